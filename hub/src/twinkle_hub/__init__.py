@@ -1,0 +1,1 @@
+"""Repositories of files: resolve, fetch, cache, digest."""

@@ -1,0 +1,1 @@
+"""Manifests, discovery, references, trust and verified loading of components."""

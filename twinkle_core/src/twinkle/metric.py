@@ -1,0 +1,93 @@
+"""The metric kind: numbers that describe training, merged rightly over micro-batches and ranks.
+
+``Metric`` is the contract, ``Measurement`` a number with its unit that is formatted only when it is shown. Any other name is
+looked up among the installed plugins' metrics. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twinkle.component import component_attributes
+from twinkle.data_format import Batch, ModelOutput
+
+if TYPE_CHECKING:
+    from twinkle.device_mesh import DeviceMesh
+
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+class Measurement(float):
+    """A float with a unit (``"s"``, ``"tokens/s"``, ``"nats"``, ``"%"``, or ``""``). Arithmetic gives plain floats."""
+
+    unit: str
+
+    def __new__(cls, value: float, unit: str = "") -> Measurement:
+        made = super().__new__(cls, value)
+        made.unit = unit
+        return made
+
+    def __getnewargs__(self) -> tuple[float, str]:
+        return float(self), self.unit
+
+    def __repr__(self) -> str:
+        value = float(self)
+        if self.unit == "%":
+            return f"{100 * value:.1f} %"
+        text, prefix = f"{value:.4g}", ""
+        if "/s" in self.unit:
+            for factor, letter in _PREFIXES:
+                if abs(value) >= 10 * factor:
+                    text, prefix = f"{value / factor:.3g}", letter
+                    break
+        return f"{text} {prefix}{self.unit}".strip()
+
+    __str__ = __repr__
+
+
+class Measurements(dict[str, Measurement]):
+    """Named measurements; ``str()`` of them is one line for people, the values are numbers for programs."""
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in self.items())
+
+
+Gather = Callable[[Any], list[Any]]
+"""From this rank's value to the list of every data-parallel rank's value, in order of rank."""
+
+
+class Metric(ABC):
+    """Accumulates over micro-batches, merges over data-parallel ranks, and gives numbers.
+
+    ``merge`` and ``state`` make it independent of how ranks talk: ``calculate`` gathers each rank's ``state()``, merges them and
+    computes from the whole; so the result over shards equals the result over everything.
+    """
+
+    def __init__(self, *, device_mesh: DeviceMesh | None = None, gather: Gather | None = None) -> None:
+        self.device_mesh = device_mesh
+        self.gather: Gather = gather or (lambda value: [value])
+
+    @abstractmethod
+    def accumulate(self, inputs: Batch, outputs: ModelOutput, **kwargs: Any) -> None:
+        """Take in one micro-batch. ``kwargs`` may hold ``loss_output``, ``grad_norm``, ``lr``, ``step``, …; ignore what you don't know."""
+
+    @abstractmethod
+    def state(self) -> Any:
+        """What was accumulated here, as plain picklable data (numbers, lists, dictionaries)."""
+
+    @abstractmethod
+    def compute(self, states: list[Any]) -> Measurements:
+        """The numbers from every rank's ``state()``. Pure: changes nothing here."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget what was accumulated."""
+
+    def calculate(self) -> Measurements:
+        """The numbers since the last ``reset``, over all ranks. Every rank has to call it."""
+        return self.compute(self.gather(self.state()))
+
+
+__getattr__, __dir__ = component_attributes(__name__, ["metric"], globals())
