@@ -97,12 +97,19 @@ class LossOutput(TypedDict):
     """A loss over a (micro-)batch, as a sum and what it is a sum over.
 
     The optimizer sees ``sum(loss) / sum(num_tokens)`` over all micro-batches and data-parallel ranks of a step, so
-    accumulation changes nothing. ``num_tokens`` is the number, or total weight, of tokens (or sequences, or pairs) in ``loss``.
-    A loss that is already a mean sets it to ``1.0``; then micro-batches count equally.
+    accumulation changes nothing. ``num_tokens`` is one of
+
+    - the number, or total weight, of tokens (or sequences, or pairs) in ``loss``. Where the sum over the step is 0 (nothing was
+      labelled), ``loss`` is 0 too, and the model divides by 1, not by 0;
+    - ``1.0`` for a loss that is already a mean: then micro-batches count equally;
+    - ``None`` for a loss that isn't to be normalised: the optimizer sees the plain ``sum(loss)`` over all micro-batches and
+      ranks. ``None`` in one micro-batch and a number in another of the same step is an error: a step has one normalisation.
+
+    ``metrics`` holds scalars, or detached tensors that align with ``labels``, that the loss has computed anyway.
     """
 
-    loss: Tensor  # scalar, float32
-    num_tokens: Tensor | float
+    loss: Tensor  # scalar, float32 (float64 where the model's outputs are)
+    num_tokens: Tensor | float | None
     metrics: NotRequired[dict[str, Any]]
 
 

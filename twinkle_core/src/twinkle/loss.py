@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 from twinkle.component import component_attributes
 from twinkle.data_format import Batch, LossOutput, ModelOutput
@@ -19,10 +19,10 @@ class Loss(ABC):
     ``__init__`` where they depend on the configuration. A loss keeps no state from one call to the next.
     """
 
-    require_logits: ClassVar[bool] | bool = False
-    require_logps: ClassVar[bool] | bool = True
-    require_mean_logps: ClassVar[bool] | bool = False
-    require_entropy: ClassVar[bool] | bool = False
+    require_logits: bool = False
+    require_logps: bool = True
+    require_mean_logps: bool = False
+    require_entropy: bool = False
 
     @abstractmethod
     def __call__(self, inputs: Batch, outputs: ModelOutput, **kwargs: Any) -> LossOutput:

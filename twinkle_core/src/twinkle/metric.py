@@ -29,8 +29,8 @@ class Measurement(float):
         made.unit = unit
         return made
 
-    def __getnewargs__(self) -> tuple[float, str]:
-        return float(self), self.unit
+    def __reduce__(self) -> tuple[type[Measurement], tuple[float, str]]:
+        return type(self), (float(self), self.unit)
 
     def __repr__(self) -> str:
         value = float(self)
@@ -63,7 +63,14 @@ class Metric(ABC):
 
     ``merge`` and ``state`` make it independent of how ranks talk: ``calculate`` gathers each rank's ``state()``, merges them and
     computes from the whole; so the result over shards equals the result over everything.
+
+    The ``require_*`` flags say which outputs the model has to make for it, as a loss's do: those that the loss doesn't ask for
+    are made, without a gradient, only where a metric does. They may be set on the instance where they depend on configuration.
     """
+
+    require_logits: bool = False
+    require_correct: bool = False
+    require_entropy: bool = False
 
     def __init__(self, *, device_mesh: DeviceMesh | None = None, gather: Gather | None = None) -> None:
         self.device_mesh = device_mesh
@@ -71,7 +78,11 @@ class Metric(ABC):
 
     @abstractmethod
     def accumulate(self, inputs: Batch, outputs: ModelOutput, **kwargs: Any) -> None:
-        """Take in one micro-batch. ``kwargs`` may hold ``loss_output``, ``grad_norm``, ``lr``, ``step``, …; ignore what you don't know."""
+        """Take in one micro-batch, or what an optimizer step gave.
+
+        A model calls it after each micro-batch with ``loss_output`` (the ``LossOutput``), and after each optimizer step with empty
+        ``inputs`` and ``outputs`` and ``step``, ``lr`` and ``grad_norm``. Take what you know from ``kwargs``, ignore the rest.
+        """
 
     @abstractmethod
     def state(self) -> Any:
