@@ -1,0 +1,73 @@
+"""The Typer application: built-in commands, and those that plugins add through the hook ``twinkle_add_cli``.
+
+Plugins are asked for commands only when the command isn't a built-in one, so that the built-in ones work when a plugin doesn't.
+A ``TwinkleError`` becomes one readable message and exit status 1; any other exception is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from twinkle import __version__
+from twinkle.cli import plugins
+from twinkle.errors import TwinkleError
+
+BUILT_IN = frozenset({"plugins"})
+"""Commands that need no plugin."""
+
+_ELSEWHERE = {"quickstart": "pip install 'twinkle-plugin-tiny[quickstart]'"}
+"""Commands that first-party plugins add, and what installs them: shown when somebody asks for one that isn't there."""
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"twinkle {__version__}")
+        raise typer.Exit
+
+
+def build_app(*, with_plugins: bool = True) -> typer.Typer:
+    """The application; ``with_plugins=False`` leaves out the commands of plugins and imports none of them."""
+    app = typer.Typer(
+        name="twinkle",
+        help="Post-training for large language models, with components from anywhere.",
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+    )
+
+    @app.callback()
+    def twinkle(
+        version: Annotated[
+            bool, typer.Option("--version", "-V", help="Show the version and exit.", callback=_show_version, is_eager=True)
+        ] = False,
+    ) -> None:
+        """Post-training for large language models, with components from anywhere."""
+
+    app.add_typer(plugins.app, name="plugins")
+    if with_plugins:
+        from twinkle.component import default_registry
+
+        default_registry().hooks.call("twinkle_add_cli", app=app)
+    return app
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Run ``twinkle`` with ``arguments`` (default: those of the process)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command = next((word for word in arguments if not word.startswith("-")), None)
+    console = Console(stderr=True)
+    try:
+        app = build_app(with_plugins=command not in BUILT_IN)
+        if command in _ELSEWHERE and command not in {row.name for row in app.registered_commands}:
+            console.print(f"[red]Error:[/] 'twinkle {command}' comes with a plugin that isn't installed. Install it: ", end="")
+            console.print(_ELSEWHERE[command], markup=False)
+            sys.exit(2)
+        app(arguments, prog_name="twinkle")
+    except TwinkleError as error:
+        console.print("[red]Error:[/] ", end="")
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)

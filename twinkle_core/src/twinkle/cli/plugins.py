@@ -1,0 +1,146 @@
+"""``twinkle plugins``: what is installed, what it provides, and whether it works.
+
+``list`` and ``info`` read manifests only; ``doctor`` imports everything, each part contained, so that it works when plugins don't.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from twinkle.cli.doctor import Finding, examine
+from twinkle.component import default_registry
+from twinkle.errors import ComponentNotFoundError
+from twinkle.kinds import KINDS, get_kind
+
+app = typer.Typer(help="Show installed plugins and their components.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+_MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "error": "[red]error[/]"}
+
+
+def _complete_kind(incomplete: str) -> list[str]:
+    return [kind for kind in KINDS if kind.startswith(incomplete)]
+
+
+def _complete_name(incomplete: str) -> list[str]:
+    registry = default_registry()
+    names = {row.distribution for row in registry.plugins()} | {row.name for row in registry.components()}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@app.command("list")
+def list_plugins(
+    kind: Annotated[str | None, typer.Option(help="Only components of this kind.", autocompletion=_complete_kind)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the installed plugins and the components that each provides. Imports none of them."""
+    if kind is not None:
+        get_kind(kind)
+    registry = default_registry()
+    rows = [row.as_dict() for row in registry.components(kind)]
+    if as_json:
+        plugins = [row.as_dict() for row in registry.plugins()]
+        _print_json({"plugins": plugins, "components": rows, "problems": [problem.as_dict() for problem in registry.problems()]})
+        return
+    console = Console()
+    table = Table("kind", "name", "plugin", "version", "summary", box=None, header_style="bold", pad_edge=False)
+    summaries = {row.distribution: row.summary for row in registry.plugins()}
+    shown: set[str] = set()
+    for row in sorted(rows, key=lambda row: (row["distribution"], row["kind"], row["name"])):
+        first = row["distribution"] not in shown
+        shown.add(row["distribution"])
+        table.add_row(
+            row["kind"], f"[bold]{escape(row['name'])}[/]", row["distribution"], row["version"],
+            escape(summaries[row["distribution"]]) if first else "",
+        )
+    if kind is None:
+        for plugin in registry.plugins():
+            if plugin.distribution not in shown:
+                table.add_row("", "", plugin.distribution, plugin.version, escape(plugin.summary))
+    if table.row_count:
+        console.print(table)
+    else:
+        console.print(f"No {kind + ' components' if kind else 'plugins'} installed. Plugins are packages named twinkle-plugin-*.")
+    for problem in registry.problems():
+        console.print(f"[yellow]warning:[/] {escape(problem.message)}", soft_wrap=True)
+
+
+@app.command("info")
+def info(
+    name: Annotated[str, typer.Argument(help="A plugin's distribution, or a component's name.", autocompletion=_complete_name)],
+    as_json: AsJson = False,
+) -> None:
+    """Show one plugin, or every component of one name, with its configuration. Imports none of them."""
+    registry = default_registry()
+    plugins = [row for row in registry.plugins() if name in (row.distribution, row.name)]
+    distributions = {row.distribution for row in plugins}
+    wanted = name.rpartition("/")
+    components = [
+        row
+        for row in registry.components()
+        if row.distribution in distributions or (row.name == wanted[2] and wanted[0] in ("", row.distribution))
+    ]
+    if not plugins and not components:
+        import difflib
+
+        known = [row.distribution for row in registry.plugins()] + [row.name for row in registry.components()]
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f" Did you mean {' or '.join(repr(word) for word in near)}?" if near else ""
+        raise ComponentNotFoundError(f"No plugin and no component is named {name!r}.{hint} See all: twinkle plugins list")
+    if as_json:
+        _print_json({"plugins": [row.as_dict() for row in plugins], "components": [row.as_dict() for row in components]})
+        return
+    console = Console()
+    for plugin in plugins:
+        console.print(f"[bold]{plugin.distribution}[/] {plugin.version} — {escape(plugin.summary)}")
+        for label, value in (("license", plugin.license), ("package", plugin.package), ("location", plugin.location)):
+            console.print(f"  {label}: {escape(str(value))}", soft_wrap=True)
+    for row in components:
+        _show_component(console, row)
+
+
+def _show_component(console: Console, row: Any) -> None:
+    pure = ", pure" if row.pure else ""
+    console.print(f"\n[bold]{escape(row.name)}[/] ({row.kind}{pure}) from {row.distribution} {row.version}, {escape(row.entry)}")
+    if not row.config:
+        return
+    table = Table("option", "type", "default", "allowed", "meaning", box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for option, field in row.config.items():
+        bounds = [f"{label} {field[key]}" for label, key in (("≥", "min"), ("≤", "max")) if field.get(key) is not None]
+        allowed = " | ".join(map(str, field["choices"])) if field.get("choices") else ", ".join(bounds)
+        default = field.get("default")
+        table.add_row(option, str(field.get("type", "")), "" if default is None else str(default), allowed, escape(field.get("doc") or ""))
+    console.print(table)
+
+
+@app.command("doctor")
+def doctor(as_json: AsJson = False) -> None:
+    """Check this installation: platform, manifests, requirements, and that every component can be imported.
+
+    Exits with status 1 where something is wrong.
+    """
+    findings = examine()
+    if as_json:
+        _print_json([finding.as_dict() for finding in findings])
+    else:
+        _show_findings(findings)
+    if any(finding.status == "error" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _show_findings(findings: list[Finding]) -> None:
+    console = Console()
+    table = Table("", "subject", "finding", box=None, header_style="bold", pad_edge=False)
+    for finding in findings:
+        table.add_row(_MARKS[finding.status], escape(finding.subject), escape(finding.message))
+    console.print(table)
