@@ -71,7 +71,7 @@ class CrossEntropyLoss(Loss):
         """Return the loss of this (micro-)batch; see ``Loss``. Takes no keywords.
 
         Raises:
-            ValueError: ``labels``, or ``logps`` and ``logits``, are missing, a shape doesn't fit ``labels``, or a keyword is unknown.
+            ValueError: ``labels``, or both ``logps`` and ``logits``, are missing; a shape doesn't fit; an unknown keyword.
         """
         refuse_unknown(self, kwargs)
         labels = require(self, inputs, "labels", "inputs")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def sequence_index(like: Tensor, position_ids: Tensor | None) -> Tensor:
-    """The number of each token's sequence, ``[B, T]`` int64 as ``like`` is, rising from 0 in reading order and always below ``B·T``.
+    """The number of each token's sequence, ``[B, T]`` int64 as ``like`` is, rising from 0 in reading order, always below ``B·T``.
 
     Padding whose position is 0 makes sequences of its own; they hold no label.
 
