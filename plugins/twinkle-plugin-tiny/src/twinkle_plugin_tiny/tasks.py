@@ -1,0 +1,204 @@
+"""Tasks that are generated: arithmetic and countdown, rows with an answer that can be checked.
+
+The same arguments give the same rows on every machine and in every process. Knows nothing of files, hubs or models; standard
+library only. A problem belongs to ``train`` or to ``test``, whatever the seed, so the two never share one.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple, TypedDict
+
+from twinkle.errors import ConfigError
+
+Split = Literal["train", "test"]
+
+
+class ArithmeticRow(TypedDict):
+    """One sum, in the columns of GSM8K (arXiv:2110.14168): ``answer`` ends with ``#### N``."""
+
+    question: str
+    answer: str
+    tier: str
+
+
+class CountdownRow(TypedDict):
+    """One game of countdown: reach ``target`` with each of ``nums`` once and ``+ - * /``. ``solution`` is one way of many."""
+
+    target: int
+    nums: list[int]
+    solution: str
+
+
+class _Tier(NamedTuple):
+    operator: Literal["+", "-", "*"]
+    first: tuple[int, int]
+    second: tuple[int, int]
+
+
+TIERS: dict[str, _Tier] = {
+    "add1": _Tier("+", (0, 9), (0, 9)),
+    "sub1": _Tier("-", (0, 18), (0, 9)),
+    "mul1": _Tier("*", (1, 9), (1, 9)),
+    "add2": _Tier("+", (10, 99), (1, 99)),
+    "sub2": _Tier("-", (10, 99), (1, 99)),
+    "mul2": _Tier("*", (11, 99), (2, 9)),
+    "add3": _Tier("+", (100, 999), (10, 999)),
+}
+"""Operator, and the ranges of both numbers (inclusive). The digit is the number of digits of the larger one."""
+
+# The wordings that twinkle-tiny-qwen3 was trained on, so that its samples have something to be rewarded for.
+_BARE = {
+    "+": [
+        "What is {a} + {b}?",
+        "Calculate {a} + {b}.",
+        "{a} + {b} = ?",
+        "Compute the sum of {a} and {b}.",
+        "Add {a} and {b}.",
+        "What is {a} plus {b}?",
+    ],
+    "-": [
+        "What is {a} - {b}?",
+        "Calculate {a} - {b}.",
+        "{a} - {b} = ?",
+        "Subtract {b} from {a}.",
+        "What is {a} minus {b}?",
+        "Compute {a} - {b}.",
+    ],
+    "*": [
+        "What is {a} * {b}?",
+        "Calculate {a} * {b}.",
+        "{a} * {b} = ?",
+        "Multiply {a} by {b}.",
+        "What is {a} times {b}?",
+        "Compute {a} * {b}.",
+    ],
+}
+_STORIES = {
+    "+": [
+        "{who} has {a} {what} and gets {b} more. How many {what} does {who} have?",
+        "{who} buys {a} {what} on Monday and {b} {what} on Tuesday. How many {what} does {who} buy?",
+    ],
+    "-": [
+        "{who} has {a} {what} and gives away {b}. How many {what} are left?",
+        "{who} had {a} {what} but lost {b} of them. How many {what} does {who} still have?",
+    ],
+    "*": [
+        "{who} has {b} bags with {a} {what} in each bag. How many {what} does {who} have?",
+        "There are {b} boxes and each box holds {a} {what}. How many {what} are there?",
+    ],
+}
+_WHO = ["Tom", "Anna", "Ben", "Lily", "Sam", "Mia", "Jack", "Sara", "Max", "Emma"]
+_WHAT = ["apples", "books", "coins", "stamps", "marbles", "eggs", "cards", "pencils", "shells", "cookies"]
+_STORY_SHARE = 0.2
+
+_APPLY: dict[str, Callable[[int, int], int]] = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+    "/": lambda a, b: a // b,
+}
+
+
+def arithmetic(n: int, *, seed: int = 0, tiers: Sequence[str] | None = None, split: Split = "train") -> list[ArithmeticRow]:
+    """``n`` sums of the given tiers (default: all of ``TIERS``), each tier as often as the others up to one row, in random order.
+
+    Within a split a sum may come twice, as the lower tiers have no more than a hundred.
+
+    Raises:
+        ConfigError: ``n`` is negative, there is no such tier or split.
+    """
+    names = list(TIERS if tiers is None else tiers)
+    unknown = [name for name in names if name not in TIERS]
+    if unknown or not names:
+        raise ConfigError(
+            f"There is no tier of arithmetic named {', '.join(map(repr, unknown)) or 'nothing'}. Tiers: {', '.join(TIERS)}."
+        )
+    _check(n, split)
+    source = random.Random(f"arithmetic {seed} {split}")
+    rows = [_arithmetic_row(source, names[index % len(names)], split) for index in range(n)]
+    source.shuffle(rows)
+    return rows
+
+
+def countdown(n: int, *, seed: int = 0, numbers: Sequence[int] = (3, 4), split: Split = "train") -> list[CountdownRow]:
+    """``n`` different games of countdown, with as many numbers (1 to 99) as ``numbers`` allows and a target of 10 to 100.
+
+    Every one can be solved in whole numbers: it was made from its solution.
+
+    Raises:
+        ConfigError: ``n`` is negative, ``numbers`` is empty or holds something other than 2 to 6, there is no such split.
+    """
+    if not numbers or not all(2 <= count <= 6 for count in numbers):
+        raise ConfigError(f"A game of countdown has 2 to 6 numbers, not {list(numbers)!r}.")
+    _check(n, split)
+    source = random.Random(f"countdown {seed} {split}")
+    rows: list[CountdownRow] = []
+    seen: set[str] = set()
+    for row in _games(source, numbers):
+        if len(rows) == n:
+            break
+        key = f"{row['target']} {sorted(row['nums'])}"
+        if key not in seen and _split_of(key) == split:
+            seen.add(key)
+            rows.append(row)
+    return rows
+
+
+def _check(n: int, split: str) -> None:
+    if n < 0:
+        raise ConfigError(f"The number of rows can't be negative: {n}.")
+    if split not in ("train", "test"):
+        raise ConfigError(f"There is no split named {split!r}. Splits: train, test.")
+
+
+def _split_of(problem: str) -> Split:
+    """One problem in eight is kept for testing, chosen by a checksum, so that every seed agrees."""
+    return "test" if zlib.crc32(problem.encode()) % 8 == 0 else "train"
+
+
+def _arithmetic_row(source: random.Random, tier: str, split: Split) -> ArithmeticRow:
+    operator, first, second = TIERS[tier]
+    while True:
+        a, b = source.randint(*first), source.randint(*second)
+        if operator == "-" and b > a:
+            a, b = b, a
+        # 3 + 4 and 4 + 3 are one problem
+        key = f"{a}-{b}" if operator == "-" else f"{min(a, b)}{operator}{max(a, b)}"
+        if _split_of(key) == split:
+            break
+    if operator == "+" and source.random() < 0.5:
+        a, b = b, a
+    result = _APPLY[operator](a, b)
+    wordings = _STORIES if source.random() < _STORY_SHARE else _BARE
+    question = source.choice(wordings[operator]).format(a=a, b=b, who=source.choice(_WHO), what=source.choice(_WHAT))
+    return {"question": question, "answer": f"{a} {operator} {b} = {result}\n#### {result}", "tier": tier}
+
+
+def _games(source: random.Random, numbers: Sequence[int]) -> Iterator[CountdownRow]:
+    """Solvable games without end."""
+    while True:
+        nums = [source.randint(1, 99) for _ in range(source.choice(numbers))]
+        target, solution = _combine(source, nums)
+        if 10 <= target <= 100:
+            yield {"target": target, "nums": nums, "solution": solution}
+
+
+def _combine(source: random.Random, nums: Sequence[int]) -> tuple[int, str]:
+    """A random expression that uses each number once; every intermediate result is a positive whole number."""
+    parts = [(value, str(value)) for value in nums]
+    while len(parts) > 1:
+        (a, left), (b, right) = sorted((parts.pop(source.randrange(len(parts))) for _ in range(2)), reverse=True)
+        allowed = ["+"]
+        if a > b:
+            allowed.append("-")
+        if a * b <= 1000:
+            allowed.append("*")
+        if b > 1 and a % b == 0:
+            allowed.append("/")
+        operator = source.choice(allowed)
+        parts.append((_APPLY[operator](a, b), f"({left} {operator} {right})"))
+    value, expression = parts[0]
+    return value, expression[1:-1]
