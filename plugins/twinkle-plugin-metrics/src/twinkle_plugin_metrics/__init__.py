@@ -1,1 +1,1 @@
-"""twinkle-plugin-metrics."""
+"""Metrics for Twinkle; each is a component that ``twinkle.toml`` beside this file describes."""
