@@ -36,7 +36,7 @@ class Accuracy(Metric):
         super().__init__(device_mesh=device_mesh, gather=gather)
         self.reset()
 
-    def accumulate(self, inputs: Batch, outputs: ModelOutput, **kwargs: Any) -> None:
+    def accumulate(self, inputs: Batch | None, outputs: ModelOutput | None, **kwargs: Any) -> None:
         """Count a micro-batch. A call without inputs (after an optimizer step) counts nothing.
 
         Raises:
@@ -48,7 +48,7 @@ class Accuracy(Metric):
         counted = labels != IGNORE_INDEX
         if weights is not None:
             counted = counted & (weights != 0)
-        self._correct.add((_correct(outputs, labels, counted) & counted).sum())
+        self._correct.add((_correct(outputs or {}, labels, counted) & counted).sum())
         self._tokens.add(counted.sum())
 
     def state(self) -> AccuracyState:

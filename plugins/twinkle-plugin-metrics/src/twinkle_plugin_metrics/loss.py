@@ -46,7 +46,13 @@ class LossMetric(Metric):
         self.reset()
 
     def accumulate(
-        self, inputs: Batch, outputs: ModelOutput, *, loss_output: LossOutput | None = None, step: int | None = None, **kwargs: Any
+        self,
+        inputs: Batch | None,
+        outputs: ModelOutput | None,
+        *,
+        loss_output: LossOutput | None = None,
+        step: int | None = None,
+        **kwargs: Any,
     ) -> None:
         """Take in the ``loss_output`` of a micro-batch, or count an optimizer ``step``."""
         if step is not None:

@@ -58,8 +58,8 @@ class TrainMetric(Metric):
 
     def accumulate(
         self,
-        inputs: Batch,
-        outputs: ModelOutput,
+        inputs: Batch | None,
+        outputs: ModelOutput | None,
         *,
         step: int | None = None,
         lr: float | Sequence[float] | None = None,
