@@ -80,8 +80,8 @@ class Metric(ABC):
     def accumulate(self, inputs: Batch | None, outputs: ModelOutput | None, **kwargs: Any) -> None:
         """Take in one micro-batch, or what an optimizer step gave.
 
-        A model calls it after each micro-batch with ``loss_output`` (the ``LossOutput``), and after each optimizer step with ``None``
-        for inputs and outputs and ``step``, ``lr`` and ``grad_norm``. Take what you know from ``kwargs``, ignore the rest.
+        A model calls it after each micro-batch with ``loss_output`` (the ``LossOutput``), and after each optimizer step with
+        ``None`` for inputs and outputs and ``step``, ``lr`` and ``grad_norm``. Take what you know from ``kwargs``, ignore the rest.
         """
 
     @abstractmethod
