@@ -31,3 +31,7 @@ class PluginLoadError(RegistryError, ImportError):
 
 class TrustError(RegistryError, PermissionError):
     """Hub code isn't allowed to be loaded; says what would allow it."""
+
+
+class ComponentConfigError(RegistryError, ValueError):
+    """A component was configured with something that its manifest doesn't declare; names component, key, and what is allowed."""

@@ -1,0 +1,220 @@
+"""The manifest of a plugin: ``twinkle.toml``, checked.
+
+``load_manifest`` reads one file into frozen models. What isn't known is an error, and every error names file, line and key. Knows
+nothing of training: a kind is an identifier here. Imported only when a manifest has to be read; the index remembers the result.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from twinkle_registry._toml import line_of, read_toml, unknown_key
+from twinkle_registry.config_schema import value_error
+from twinkle_registry.errors import ManifestError
+
+FILE_NAME = "twinkle.toml"
+SCHEMA = 1
+
+
+def _version(text: str) -> str:
+    try:
+        Version(text)
+    except InvalidVersion:
+        raise ValueError(f"{text!r} is no version; write one like '1.2.0'") from None
+    return text
+
+
+def _specifiers(text: str) -> str:
+    try:
+        SpecifierSet(text)
+    except InvalidSpecifier:
+        raise ValueError(f"{text!r} is no range of versions; write one like '>=1,<2'") from None
+    return text
+
+
+def _requirement(text: str) -> str:
+    try:
+        Requirement(text)
+    except InvalidRequirement:
+        raise ValueError(f"{text!r} is no requirement; write one like 'torch>=2.6'") from None
+    return text
+
+
+def _matching(pattern: str, what: str) -> AfterValidator:
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise ValueError(f"{text!r} is no {what}")
+        return text
+
+    return AfterValidator(check)
+
+
+_NAME = r"[A-Za-z_]\w*"
+_DOTTED = rf"{_NAME}(?:\.{_NAME})*"
+
+Identifier = Annotated[str, _matching(_NAME, "identifier: use letters, digits and underscores")]
+KindName = Annotated[str, _matching(r"[a-z][a-z0-9_]*", "kind: use small letters, digits and underscores, like 'loss'")]
+Entry = Annotated[
+    str, _matching(rf"(?:{_DOTTED})?:{_DOTTED}", "entry; write 'module:Attribute', the module relative to the package")
+]
+Module = Annotated[str, _matching(_DOTTED, "module; write it relative to the package, like 'hooks'")]
+HookName = Annotated[str, _matching(r"twinkle_[a-z0-9_]+", "hook; the names of hooks begin with 'twinkle_'")]
+PluginName = Annotated[str, _matching(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?", "name: use letters, digits, '-', '_' and '.'")]
+OneLine = Annotated[str, StringConstraints(pattern=r"^[^\n]*$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ConfigField(_Model):
+    """One configuration key of a component.
+
+    A key without ``default`` also takes ``None``: whether it may be left out is for the component's signature to say.
+    """
+
+    type: Literal["str", "int", "float", "bool", "list", "dict", "any"]
+    default: Any = None
+    min: int | float | None = None
+    max: int | float | None = None
+    choices: list[Any] | None = Field(default=None, min_length=1)
+    doc: str = ""
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> ConfigField:
+        if self.type not in ("int", "float") and (self.min is not None or self.max is not None):
+            raise ValueError(f"'min' and 'max' are for numbers, and the type is {self.type!r}")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min ({self.min}) is above max ({self.max})")
+        limits = {"type": self.type, "min": self.min, "max": self.max}
+        for choice in self.choices or ():
+            if error := value_error(limits, choice):
+                raise ValueError(f"the choice {choice!r} doesn't fit: {error}")
+        if "default" in self.model_fields_set and (error := value_error({**limits, "choices": self.choices}, self.default)):
+            raise ValueError(f"the default {self.default!r} doesn't fit: {error}")
+        return self
+
+    def as_data(self) -> dict[str, Any]:
+        """What was declared, as plain data."""
+        return self.model_dump(include=set(self.model_fields_set))
+
+
+class ComponentTable(_Model):
+    """A ``[[component]]``."""
+
+    kind: KindName
+    name: Identifier
+    entry: Entry
+    pure: bool = False
+    config: dict[Identifier, ConfigField] = {}
+
+
+class HooksTable(_Model):
+    """``hooks`` under ``[plugin]``: the names of the hooks that the plugin implements, and the module that holds them."""
+
+    module: Module
+    names: list[HookName] = Field(min_length=1)
+
+
+class PluginTable(_Model):
+    """``[plugin]``."""
+
+    name: PluginName
+    version: Annotated[str, AfterValidator(_version)]
+    api: Annotated[str, AfterValidator(_specifiers)]
+    requires: list[Annotated[str, AfterValidator(_requirement)]] = []
+    license: OneLine = ""
+    summary: OneLine = ""
+    hooks: HooksTable | None = None
+
+
+class Manifest(_Model):
+    """A whole ``twinkle.toml``."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    plugin: PluginTable
+    component: list[ComponentTable] = []
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read and check the manifest at ``path``.
+
+    Raises:
+        ManifestError: it can't be read, or isn't valid; names file, line and key of everything that is wrong.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ManifestError(f"{path}: can't be read: {error.strerror or error}.") from None
+    return parse_manifest(content, str(path))
+
+
+def parse_manifest(content: bytes, source: str) -> Manifest:
+    """Check a manifest's content; ``source`` is what errors call it.
+
+    Raises:
+        ManifestError: as ``load_manifest``.
+    """
+    text, data = read_toml(content, source)
+    if "schema" in data and isinstance(data["schema"], int) and data["schema"] > SCHEMA:
+        raise ManifestError(
+            f"{source}:{line_of(text, ['schema'])}: schema: {data['schema']} is newer than this twinkle-registry reads ({SCHEMA}). "
+            "Upgrade it: pip install --upgrade twinkle-registry"
+        )
+    try:
+        manifest = Manifest.model_validate(data)
+    except ValidationError as error:
+        details = [(detail["loc"], _explain(detail)) for detail in error.errors()]
+        raise ManifestError("\n".join(_at(source, text, key, message) for key, message in details)) from None
+    seen: set[tuple[str, str]] = set()
+    for place, component in enumerate(manifest.component):
+        if (component.kind, component.name) in seen:
+            key = ("component", place, "name")
+            raise ManifestError(_at(source, text, key, f"there are two {component.kind} components named {component.name!r}"))
+        seen.add((component.kind, component.name))
+    return manifest
+
+
+def _at(source: str, text: str, key: Sequence[str | int], message: str) -> str:
+    return f"{source}:{line_of(text, key)}: {_dotted(key)}: {message}."
+
+
+def _dotted(key: Sequence[str | int]) -> str:
+    shown = ""
+    for part in key:
+        shown += f"[{part}]" if isinstance(part, int) else f".{part}" if shown else part
+    return shown or "(the whole file)"
+
+
+_MODELS: dict[tuple[str, ...], type[BaseModel]] = {
+    (): Manifest,
+    ("plugin",): PluginTable,
+    ("plugin", "hooks"): HooksTable,
+    ("component",): ComponentTable,
+}
+
+
+def _explain(detail: Any) -> str:
+    *parents, key = detail["loc"] or ("",)
+    match detail["type"]:
+        case "extra_forbidden":
+            path = tuple(part for part in parents if isinstance(part, str))
+            model = ConfigField if "config" in path else _MODELS[path]
+            return unknown_key(str(key), [field.alias or name for name, field in model.model_fields.items()])
+        case "missing":
+            return "is missing"
+        case "value_error":
+            return str(detail["ctx"]["error"])
+        case _:
+            message = str(detail["msg"])
+            return f"{message[0].lower()}{message[1:]}, and this is {detail['input']!r}"
