@@ -1,6 +1,7 @@
 """The root of Twinkle's errors, and the errors of hubs.
 
-It stands in this distribution because this is the lowest one; ``twinkle.errors`` is where people import from.
+It stands in this distribution because this is the lowest one; ``twinkle.errors`` is where people import from. Each error takes
+one argument, the message for a person: it names the reference, the cause and the next step, and never holds a token.
 """
 
 from __future__ import annotations
@@ -12,3 +13,27 @@ class TwinkleError(Exception):
 
 class HubError(TwinkleError, OSError):
     """A repository can't be resolved, fetched or read; names the reference, and what to do next."""
+
+
+class RepositoryNotFoundError(HubError, FileNotFoundError):
+    """The hub has no such repository, or doesn't show it to this user."""
+
+
+class RevisionNotFoundError(HubError, FileNotFoundError):
+    """The repository has no such branch, tag or commit."""
+
+
+class AccessDeniedError(HubError, PermissionError):
+    """The hub refuses the repository to this user: not logged in, or not allowed."""
+
+
+class HubConnectionError(HubError, ConnectionError):
+    """The hub can't be reached, or broke off; what was cached before is untouched."""
+
+
+class NotCachedError(HubError, FileNotFoundError):
+    """The network isn't allowed (offline), and the cache doesn't hold what was asked for."""
+
+
+class MissingClientError(HubError):
+    """The hub's own client isn't installed; the message holds the command that installs it."""

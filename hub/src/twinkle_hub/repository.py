@@ -1,0 +1,105 @@
+"""References to repositories: ``scheme://owner/name[@revision]``, and for folders ``file:///absolute/path[@revision]``.
+
+A reference is a value: parsing touches neither network nor disk (``file`` paths are made absolute, so that a reference means the
+same wherever it is used later). Knows nothing of components: ``/Component`` and ``#sha256:`` are the registry's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote, unquote
+
+from twinkle_hub.errors import HubError
+
+RepoType = Literal["model", "dataset"]
+
+_FORMS = "hf://owner/name@revision, ms://owner/name@revision, file:///absolute/path@revision, file://./relative/path"
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+# Hugging Face and ModelScope allow letters, digits, '-', '_' and '.'; their oldest repositories have no owner ("gpt2").
+_REPO_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*){0,2}")
+# What git allows in a ref (git-check-ref-format), cut down to what is safe in a URL and in a path.
+_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*(?:/[A-Za-z0-9_][A-Za-z0-9._+-]*)*")
+
+
+@dataclass(frozen=True, slots=True)
+class RepoRef:
+    """A repository on a hub, at a revision or at its default one.
+
+    Attributes:
+        scheme: which hub: ``hf``, ``ms``, ``file``, or one that a plugin adds. Lower case.
+        repo_id: ``owner/name``; for ``file`` an absolute path.
+        revision: branch, tag or commit; ``None`` is the hub's default branch.
+    """
+
+    scheme: str
+    repo_id: str
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, text: str, *, base: Path | None = None) -> RepoRef:
+        """Read ``text``; relative ``file`` paths are relative to ``base`` (default: the working directory).
+
+        In ``file`` references a literal ``@`` in the last part of the path is written ``%40`` (and ``%`` as ``%25``).
+
+        Raises:
+            HubError: ``text`` isn't a reference; the message shows what one looks like.
+        """
+        scheme, separator, rest = text.strip().partition("://")
+        scheme = scheme.lower()
+        if not separator or not _SCHEME.fullmatch(scheme):
+            raise _malformed(text, "it doesn't begin with a scheme")
+        if scheme == "file":
+            repo_id, revision = _split_path(text, rest, base)
+        else:
+            repo_id, at, tail = rest.partition("@")
+            repo_id, revision = repo_id.rstrip("/"), tail if at else None
+            if not _REPO_ID.fullmatch(repo_id) or ".." in repo_id:
+                raise _malformed(text, f"{repo_id!r} isn't of the form owner/name")
+        if revision is not None:
+            check_revision(revision, text)
+        return cls(scheme, repo_id, revision)
+
+    def at(self, revision: str | None) -> RepoRef:
+        """This repository at another revision."""
+        if revision is not None:
+            check_revision(revision, str(self))
+        return RepoRef(self.scheme, self.repo_id, revision)
+
+    def __str__(self) -> str:
+        repo_id = quote(self.repo_id, safe="/:~ ()[]{}+,=!$&';") if self.scheme == "file" else self.repo_id
+        return f"{self.scheme}://{repo_id}" + ("" if self.revision is None else f"@{self.revision}")
+
+
+def check_revision(revision: str, reference: str) -> None:
+    """Check that ``revision`` can be the name of a branch, a tag or a commit.
+
+    Raises:
+        HubError: it can't (empty, ``..``, spaces, a leading ``-``, …), and so might lead out of the repository.
+    """
+    if not _REVISION.fullmatch(revision) or ".." in revision:
+        raise _malformed(reference, f"{revision!r} can't be the name of a branch, a tag or a commit")
+
+
+def _split_path(text: str, rest: str, base: Path | None) -> tuple[str, str | None]:
+    parent, slash, last = rest.rpartition("/")
+    last, at, revision = last.partition("@")
+    path = Path(unquote(parent + slash + last))
+    if not path.name and not path.is_absolute():
+        raise _malformed(text, "it holds no path")
+    try:
+        path = path.expanduser()
+    except RuntimeError as error:
+        raise _malformed(text, str(error)) from None
+    if not path.is_absolute():
+        if not rest.startswith("."):
+            raise _malformed(text, f"a file reference has three slashes and an absolute path, or begins with './': file://./{rest}")
+        path = (base or Path.cwd()) / path
+    return Path(os.path.normpath(path)).as_posix(), revision if at else None
+
+
+def _malformed(text: str, why: str) -> HubError:
+    return HubError(f"{text!r} isn't a reference to a repository: {why}. References look like {_FORMS}.")
