@@ -1,1 +1,1 @@
-"""twinkle-plugin-templates."""
+"""Chat templates for Twinkle: messages to tokens and labels, and back."""

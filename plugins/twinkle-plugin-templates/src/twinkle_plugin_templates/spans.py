@@ -1,0 +1,240 @@
+"""Where the assistant's turns lie in a rendered chat.
+
+A span begins where the model would take over after the generation prompt and ends with the end-of-turn marker that it has to
+emit; white space that a template puts after that marker belongs to nobody. Works on characters of one rendered text, for any
+template: by its ``{% generation %}`` blocks, else by the turn's header and end that probe chats show, else by rendering
+prefixes of the chat; a turn that none of these finds is an error, never a guess. Knows nothing of tokens.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twinkle.errors import DataError
+from twinkle_plugin_templates.rendering import ChatTemplate, Span
+from twinkle_plugin_templates.rows import content_text
+
+_USERS = ("Twinklequestionone", "Twinklequestiontwo")
+_ANSWERS = ("Twinkleanswerone", "Twinkleanswertwo")
+_MARK = "Twinkleanswermark"
+
+
+@dataclass(frozen=True, slots=True)
+class TurnShape:
+    """What surrounds an assistant turn in one template.
+
+    Attributes:
+        header: the text after which an assistant turn begins: what every turn's header and the generation prompt share.
+        opens_turn: the header belongs to assistant turns alone (else it is the end of what a user says, as ``[/INST]``).
+        prefilled: what the generation prompt puts after the header, as ``<think>\\n``. Empty for most.
+        ends: end-of-turn markers without white space. Empty where the template writes none.
+    """
+
+    header: str
+    opens_turn: bool
+    prefilled: str
+    ends: tuple[str, ...]
+
+
+class AssistantSpans:
+    """Renders chats and finds the assistant's turns in them.
+
+    ``stop_tokens`` are the tokenizer's special tokens; a turn's end is cut after one.
+    """
+
+    def __init__(self, template: ChatTemplate, stop_tokens: Sequence[str] = ()) -> None:
+        self.template = template
+        self._stop_tokens = tuple(stop_tokens)
+        self.shape = learn_shape(template, self._stop_tokens)
+
+    def __call__(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> tuple[str, list[Span]]:
+        """The rendered chat, and one span for each assistant message, in order (``{% generation %}`` blocks: one for each block).
+
+        Raises:
+            DataError: the template refuses the chat, or an assistant turn can't be found in it.
+        """
+        if self.template.marks_generation:
+            return self.template.with_spans(messages, tools)
+        text = self.template(messages, tools)
+        turns = [position for position, message in enumerate(messages) if message["role"] == "assistant"]
+        spans = self._by_shape(text, messages, turns)
+        if spans is None:
+            spans = [self._by_prefix(text, messages, tools, position) for position in turns]
+            self._check_order(spans, turns)
+        return text, spans
+
+    def _by_shape(self, text: str, messages: Sequence[Mapping[str, Any]], turns: Sequence[int]) -> list[Span] | None:
+        """All spans by scanning for headers and ends; None where that could be wrong."""
+        shape = self.shape
+        if shape is None or not shape.ends or text.count(shape.header) != len(turns):
+            return None
+        markers = (shape.header, *shape.ends)
+        if any(marker in written for message in messages for written in _written(message) for marker in markers):
+            return None
+        spans: list[Span] = []
+        position = 0
+        for turn in turns:
+            start = text.find(shape.header, position)
+            start += len(shape.header)
+            position = _first_end(text, shape.ends, start)
+            following = text.find(shape.header, start)
+            if position < 0 or 0 <= following < position:
+                return None
+            if shape.prefilled and text.startswith(shape.prefilled, start):
+                start += len(shape.prefilled)
+            if not _holds(text[start:position], messages[turn]):
+                return None
+            spans.append((start, position))
+        return spans
+
+    def _by_prefix(
+        self, text: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None, turn: int
+    ) -> Span:
+        """One span by rendering what comes before the turn and what comes up to it, or the chat with another answer in its place."""
+        start = self._start_by_prompt(text, messages[:turn], tools)
+        end = len(text) if turn == len(messages) - 1 else self._end_by_prefix(text, messages[: turn + 1], tools)
+        if start is None or end is None:
+            marked = self._by_mark(text, messages, tools, turn)
+            if marked is not None:
+                start = marked[0] if start is None else start
+                end = marked[1] if end is None else end
+        if start is None or end is None or start > end or not _holds(text[start:end], messages[turn]):
+            raise DataError(
+                f"the assistant's turn in message {turn} can't be located in what the chat template made of the chat. Use a template "
+                f"with {{% generation %}} blocks (chat_template=…), or split the chat so that this turn is its last."
+            )
+        return start, self._cut(text, start, end)
+
+    def _start_by_prompt(
+        self, text: str, before: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
+    ) -> int | None:
+        try:
+            prompt = self.template(before, tools, add_generation_prompt=True)
+        except DataError:  # many templates refuse an empty chat, or one that ends where this one would
+            return None
+        if text.startswith(prompt):
+            return len(prompt)
+        prefilled = self.shape.prefilled if self.shape else ""
+        if prefilled and prompt.endswith(prefilled) and text.startswith(prompt.removesuffix(prefilled)):
+            return len(prompt) - len(prefilled)
+        return None
+
+    def _end_by_prefix(
+        self, text: str, up_to: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
+    ) -> int | None:
+        try:
+            prefix = self.template(up_to, tools)
+        except DataError:
+            return None
+        return len(prefix) if text.startswith(prefix) else None
+
+    def _by_mark(
+        self, text: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None, turn: int
+    ) -> Span | None:
+        """Bounds of the turn from a render in which its content is a mark: the text around the turn has to stay the same."""
+        shape = self.shape
+        if shape is None or not shape.opens_turn:
+            return None
+        mark = _MARK
+        while mark in text:
+            mark = f"{_MARK}{os.urandom(4).hex()}"
+        kept = {key: value for key, value in messages[turn].items() if key != "reasoning_content"}
+        try:
+            marked = self.template([*messages[:turn], {**kept, "content": mark}, *messages[turn + 1 :]], tools)
+        except DataError:
+            return None
+        if marked.count(mark) != 1:
+            return None
+        at = marked.index(mark)
+        start = marked.rfind(shape.header, 0, at) + len(shape.header)
+        end = _first_end(marked, shape.ends, at)
+        tail = marked[end:]
+        if start < len(shape.header) or end < 0 or text[:start] != marked[:start] or not text.endswith(tail):
+            return None
+        if shape.prefilled and text.startswith(shape.prefilled, start):
+            start += len(shape.prefilled)
+        return start, len(text) - len(tail)
+
+    def _cut(self, text: str, start: int, end: int) -> int:
+        """The end of a turn without the white space after its end-of-turn marker."""
+        stripped = text[start:end].rstrip()
+        ends = (*(self.shape.ends if self.shape else ()), *self._stop_tokens)
+        return start + len(stripped) if ends and stripped.endswith(ends) else end
+
+    @staticmethod
+    def _check_order(spans: Sequence[Span], turns: Sequence[int]) -> None:
+        for turn, (_, end), (start, _) in zip(turns, spans, spans[1:], strict=False):
+            if start < end:
+                raise DataError(
+                    f"the assistant's turn in message {turn} overlaps the next one in what the chat template made of the chat."
+                )
+
+
+def learn_shape(template: ChatTemplate, stop_tokens: Sequence[str] = ()) -> TurnShape | None:
+    """What surrounds assistant turns, learned by rendering a small chat of marks; None where the template can't be read so."""
+    chat: list[dict[str, Any]] = []
+    for user, answer in zip(_USERS, _ANSWERS, strict=True):
+        chat += [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
+    try:
+        text = template(chat)
+        asked, prompts = zip(*((template(chat[:turn]), template(chat[:turn], None, True)) for turn in (1, 3)), strict=True)
+    except DataError:
+        return None
+    marks = [*_USERS, *_ANSWERS]
+    if any(text.count(mark) != 1 for mark in marks) or any(_USERS[turn] not in prompts[turn] for turn in (0, 1)):
+        return None
+    shared: str | None = None
+    for user, answer, prompt in zip(_USERS, _ANSWERS, prompts, strict=True):
+        header = _between(text, user, answer)
+        prompted = prompt[prompt.index(user) + len(user) :]
+        common = os.path.commonprefix([header, prompted])
+        shared = common if shared is None else os.path.commonprefix([shared, common])
+    header, prompted = shared or "", prompts[0][prompts[0].index(_USERS[0]) + len(_USERS[0]) :]
+    tail = asked[0][asked[0].index(_USERS[0]) + len(_USERS[0]) :]  # what ends a user's turn, before any generation prompt
+    opens_turn = len(prompts[0]) > len(asked[0]) and header.startswith(tail) and len(header) > len(tail)
+    prefilled = prompted[len(header) :]
+    if opens_turn:
+        header = header[len(tail) :]
+    if not header.strip():
+        return None
+    return TurnShape(header, opens_turn, prefilled, _ends(text, stop_tokens))
+
+
+def _ends(text: str, stop_tokens: Sequence[str]) -> tuple[str, ...]:
+    """End-of-turn markers: what follows the last answer, and what follows an answer before the next turn where that differs."""
+    last = text[text.index(_ANSWERS[1]) + len(_ANSWERS[1]) :]
+    inner = _between(text, _ANSWERS[0], _USERS[1])
+    if not last.strip():
+        return ()
+    if inner.startswith(last.rstrip()):
+        return (last.rstrip(),)
+    first = min((token for token in stop_tokens if token in inner), key=inner.index, default=None)
+    return (last.rstrip(), inner[: inner.index(first) + len(first)]) if first else ()
+
+
+def _between(text: str, before: str, after: str) -> str:
+    start = text.index(before) + len(before)
+    return text[start : text.index(after, start)]
+
+
+def _first_end(text: str, ends: Sequence[str], start: int) -> int:
+    """The position after the first of ``ends`` from ``start`` on; -1 where there is none."""
+    found = [(at, len(end)) for end in ends if (at := text.find(end, start)) >= 0]
+    return sum(min(found)) if found else -1
+
+
+def _written(message: Mapping[str, Any]) -> list[str]:
+    """The texts of a message in which somebody could have written what looks like a header or an end."""
+    texts = [content_text(message), message.get("reasoning_content") or ""]
+    if message.get("tool_calls"):
+        texts.append(str(message["tool_calls"]))
+    return texts
+
+
+def _holds(span: str, message: Mapping[str, Any]) -> bool:
+    """Whether a span shows what the message says; templates may trim it and drop its thinking."""
+    said = content_text(message)
+    return said.strip() in span or said.rpartition("</think>")[2].strip() in span
