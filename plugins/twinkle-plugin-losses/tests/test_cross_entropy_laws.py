@@ -35,7 +35,7 @@ def padded(rows, *, extra=0, left=False):
     """The rows as one batch ``(inputs, outputs)``, with ``extra`` columns of padding that holds garbage."""
     width = max(len(labels) for _, labels, _ in rows) + extra
     logits = torch.full((len(rows), width, VOCABULARY), 99.0, dtype=torch.float64)
-    labels, weights = torch.full((len(rows), width), -100), torch.full((len(rows), width), 5.0)
+    labels, weights = torch.full((len(rows), width), -100), torch.full((len(rows), width), torch.nan)
     positions = torch.zeros(len(rows), width, dtype=torch.int64)
     for index, (row_logits, row_labels, row_weights) in enumerate(rows):
         length = len(row_labels)
