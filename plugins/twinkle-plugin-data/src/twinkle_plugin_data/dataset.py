@@ -1,0 +1,221 @@
+"""Dataset: rows from a hub, files or memory, turned into what a model trains on.
+
+``map`` and ``filter`` work on raw rows, ``encode`` makes features of them; each step is run over all rows at once, and one that
+fails leaves the data set as it was. Leans on ``rows`` for where rows are and on ``steps`` for what is done to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, overload
+
+from twinkle.component import make_component
+from twinkle.dataset import BaseDataset, DatasetMeta
+from twinkle.errors import ConfigError
+from twinkle.preprocessor import Filter, Preprocessor
+from twinkle.template import BaseTemplate
+from twinkle_plugin_data.mixing import StoppingStrategy, mixed
+from twinkle_plugin_data.rows import Row, Rows, concatenated, copied
+from twinkle_plugin_data.running import run
+from twinkle_plugin_data.saving import save_rows, with_column_cast
+from twinkle_plugin_data.sources import name_of_source, open_rows
+from twinkle_plugin_data.steps import CheckStep, EncodeStep, FilterStep, MapStep, Step
+
+_ITER_CHUNK = 256
+
+
+class _Part:
+    """The rows that came of one ``DatasetMeta``; None after mixing."""
+
+    def __init__(self, meta: DatasetMeta | None, rows: Rows) -> None:
+        self.meta = meta
+        self.rows = rows
+
+
+class Dataset(BaseDataset):
+    """Rows to train on.
+
+    ``dataset_meta`` says where they come from (a hub reference, file or folder by itself will do); ``options``, such as
+    ``revision``, go to the hub. Without it the data set is empty until ``add_dataset``.
+
+    Rows are handed out as dictionaries of the caller's own. Token fields of encoded rows are numpy arrays: int32, weights
+    float32.
+    """
+
+    def __init__(self, dataset_meta: DatasetMeta | str | Path | None = None, **options: Any) -> None:
+        self._parts: list[_Part] = []
+        self._template: BaseTemplate | None = None
+        if dataset_meta is not None:
+            self.add_dataset(dataset_meta, **options)
+        elif options:
+            raise ConfigError(f"Dataset was given {', '.join(options)}, but no dataset_meta to use it for.")
+
+    def __len__(self) -> int:
+        return sum(len(part.rows) for part in self._parts)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        """One row, or the rows of a slice."""
+        length = len(self)
+        if isinstance(index, slice):
+            return self.__getitems__(range(length)[index])
+        if not -length <= index < length:
+            raise IndexError(f"Row {index} of a data set of {length} rows.")
+        return self.__getitems__([int(index) % length])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Row]:
+        """Many rows at once, each fetched once (PyTorch's data loader asks for a batch this way)."""
+        return [copied(row) for row in self._rows().fetch(indices)]
+
+    def __iter__(self) -> Iterator[Row]:
+        for start in range(0, len(self), _ITER_CHUNK):
+            yield from self.__getitems__(range(start, min(start + _ITER_CHUNK, len(self))))
+
+    def where(self, index: int) -> str:
+        """Where the row at ``index`` came from, as errors say it: ``row 17 of 'ms://swift/self-cognition'``."""
+        return self._rows().where(index)
+
+    def set_template(self, template_ref: object, **config: Any) -> Self:
+        """Choose the template that ``encode`` and ``check`` use: an instance, or a class, name or reference with its ``config``."""
+        self._template = make_component("template", template_ref, **config)
+        return self
+
+    def add_dataset(self, dataset_meta: DatasetMeta | str | Path, **options: Any) -> Self:
+        """Add the rows of another source, after those that are there.
+
+        Raises:
+            DataError: the source can't be read, or has no such subset or split.
+        """
+        meta = dataset_meta if isinstance(dataset_meta, DatasetMeta) else DatasetMeta(str(dataset_meta))
+        self._parts.append(_Part(meta, open_rows(meta, **options)))
+        return self
+
+    def map(
+        self,
+        preprocess_func: object,
+        *,
+        dataset_meta: DatasetMeta | str | None = None,
+        batched: bool | None = None,
+        **config: Any,
+    ) -> Self:
+        """Replace each row by what ``preprocess_func`` makes of it; None drops the row.
+
+        Args:
+            preprocess_func: a ``Preprocessor``, or a class, name or reference of one, built with ``config``; or a function from
+                a row to a trajectory.
+            dataset_meta: map the rows of this source alone, where several were added.
+            batched: whether a function takes a list of rows and returns as many results. Preprocessors always do.
+
+        Raises:
+            DataError: it fails on a row, or returns something else; names the row and its fields. The data set is as before.
+        """
+        function = make_component("preprocessor", preprocess_func, **config)
+        takes_lists = isinstance(function, Preprocessor) if batched is None else batched or isinstance(function, Preprocessor)
+        return self._apply(MapStep(function, batched=takes_lists), dataset_meta)
+
+    def filter(self, filter_func: object, *, dataset_meta: DatasetMeta | str | None = None, **config: Any) -> Self:
+        """Keep the rows for which ``filter_func`` is true: a ``Filter``, a class, name or reference of one, or a function of a row.
+
+        Raises:
+            DataError: it fails on a row; names the row and its fields. The data set is as before.
+        """
+        function: Filter | Callable[[Row], Any] = make_component("filter", filter_func, **config)
+        return self._apply(FilterStep(function), dataset_meta)
+
+    def encode(self, add_generation_prompt: bool = False, num_proc: int | None = None) -> Self:
+        """Turn trajectories into features with the template. Columns beside ``messages`` and ``tools`` are carried along.
+
+        Args:
+            add_generation_prompt: end each row with the opening of an assistant's turn, to sample from.
+            num_proc: how many processes encode. More than one pays only from some 100,000 rows on; fewer rows are encoded in this
+                process.
+
+        Raises:
+            ConfigError: no template was set.
+            DataError: a row can't be encoded, or is too long under ``truncation_strategy='raise'``; names it and its data set.
+        """
+        step = EncodeStep(self._need_template("encode"), add_generation_prompt=add_generation_prompt)
+        return self._apply(step, None)
+
+    def check(self) -> Self:
+        """Drop the rows that the template can't encode.
+
+        Raises:
+            ConfigError: no template was set.
+        """
+        return self._apply(CheckStep(self._need_template("check")), None)
+
+    def mix_dataset(
+        self,
+        interleave: bool = True,
+        *,
+        probabilities: Sequence[float] | None = None,
+        seed: int = 42,
+        stopping_strategy: StoppingStrategy = "all_exhausted_without_replacement",
+    ) -> Self:
+        """Make one data set of those that were added.
+
+        ``interleave`` takes a row from each in turn, or by ``probabilities``, drawn with ``seed``; else they stand one after the
+        other. By default every row comes exactly once; ``first_exhausted`` stops when one source has no more rows,
+        ``all_exhausted`` starts short sources again until every one is through (the words are the ``datasets`` library's).
+
+        Raises:
+            ConfigError: the probabilities don't fit the sources.
+        """
+        parts = [part.rows for part in self._parts]
+        rows = mixed(parts, probabilities, seed, stopping_strategy) if interleave else concatenated(parts)
+        self._parts = [_Part(None, rows)]
+        return self
+
+    def cast_column(self, column: str, feature: Any) -> Self:
+        """Cast a column to a ``datasets`` feature, or to the type of that name (``int64``, ``string``, …).
+
+        Raises:
+            DataError: there is no such column, or a value doesn't fit the type.
+        """
+        for part, rows in [(part, with_column_cast(part.rows, column, feature)) for part in self._parts]:
+            part.rows = rows
+        return self
+
+    def save_as(self, path: str | Path) -> Path:
+        """Write all rows to ``path``: .jsonl, .json, .csv or .parquet by its suffix; without one a folder for ``load_from_disk``.
+
+        What was at ``path`` is replaced once everything is written.
+
+        Raises:
+            DataError: rows don't fit the format; names a format that they fit.
+        """
+        return save_rows(self._rows(), Path(path))
+
+    def _apply(self, step: Step, dataset_meta: DatasetMeta | str | None) -> Self:
+        parts = self._parts if dataset_meta is None else [self._part_of(dataset_meta)]
+        for part, rows in [(part, self._applied(step, part.rows)) for part in parts]:
+            part.rows = rows
+        return self
+
+    def _applied(self, step: Step, rows: Rows) -> Rows:
+        """``rows`` after ``step``; a lazy data set only notes it."""
+        return run(step, rows)
+
+    def _rows(self) -> Rows:
+        return concatenated([part.rows for part in self._parts])
+
+    def _part_of(self, meta: DatasetMeta | str) -> _Part:
+        for part in self._parts:
+            if part.meta is meta:
+                return part
+        wanted = (meta, "default", "train") if isinstance(meta, str) else (meta.dataset_id, meta.subset_name, meta.split)
+        for part in self._parts:
+            if part.meta and part.meta.dataset_id and (part.meta.dataset_id, part.meta.subset_name, part.meta.split) == wanted:
+                return part
+        there = [name_of_source(part.meta) for part in self._parts if part.meta] or ["one mixed data set"]
+        raise ConfigError(f"This data set holds nothing from {wanted[0] or 'that data'!r}. It holds: {', '.join(there)}.")
+
+    def _need_template(self, action: Literal["encode", "check"]) -> BaseTemplate:
+        if self._template is None:
+            raise ConfigError(f"{action} needs a template. Call dataset.set_template('Template', model_id=…) first.")
+        return self._template

@@ -1,0 +1,201 @@
+"""From a ``DatasetMeta`` to rows: memory, a file, a folder or a hub's repository, and the slice of it that was asked for.
+
+In a folder the split is found by the ``configs`` of its README.md where there are any (the Hugging Face convention), else by the
+names of files and folders. Leans on ``twinkle.hub`` for anything that isn't local.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from twinkle.dataset import DatasetMeta
+from twinkle.errors import DataError
+from twinkle_plugin_data.files import READERS, read_file, rows_from_memory
+from twinkle_plugin_data.rows import ArrowRows, Rows, SelectedRows, concatenated
+
+_SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+"""The words by which files name their split (the convention of the ``datasets`` library)."""
+
+_METADATA = {"dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json", "configuration.json", "config.json"}
+_DEFAULT_SUBSET = "default"
+
+
+def name_of_source(meta: DatasetMeta) -> str:
+    """What messages call a data set."""
+    return meta.dataset_id or "data in memory"
+
+
+def open_rows(meta: DatasetMeta, **options: Any) -> Rows:
+    """The rows that ``meta`` names; ``options`` (a revision, …) go to the hub.
+
+    Raises:
+        DataError: there is nothing that can be read, no such subset or split, or a slice of nothing; names the data set.
+        HubError: the repository can't be had.
+    """
+    name = name_of_source(meta)
+    if meta.data is not None:
+        data = meta.data() if callable(meta.data) else meta.data
+        rows = rows_from_memory(data, name=name)
+    elif not meta.dataset_id:
+        raise DataError("DatasetMeta needs a dataset_id (a hub reference, a file, a folder), or rows in data=.")
+    else:
+        rows = _open_path(_locate(meta.dataset_id, **options), meta)
+    return _sliced(rows, meta, name)
+
+
+def _sliced(rows: Rows, meta: DatasetMeta, name: str) -> Rows:
+    if meta.data_slice is None:
+        return rows
+    wanted = np.fromiter(meta.data_slice, np.int64)
+    if len(wanted) and not len(rows):
+        raise DataError(f"{name!r} has no rows to slice.")
+    return SelectedRows(rows, wanted % max(len(rows), 1))
+
+
+def _locate(dataset_id: str, **options: Any) -> Path:
+    path = Path(dataset_id).expanduser()
+    if path.exists():
+        return path
+    from twinkle.hub import download_dataset
+
+    found: Path = download_dataset(dataset_id, **options)
+    return found
+
+
+def _open_path(path: Path, meta: DatasetMeta) -> Rows:
+    if path.is_file():
+        return read_file(path, name=meta.dataset_id)
+    if not path.is_dir():
+        raise DataError(f"There is no file or folder {path}.")
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        return _open_saved(path, meta)
+    files = _files_of_split(path, meta)
+    parts = []
+    for file in files:
+        within = file.relative_to(path).as_posix()
+        parts.append(read_file(file, name=meta.dataset_id if len(files) == 1 else f"{meta.dataset_id}/{within}"))
+    return concatenated(parts)
+
+
+def _open_saved(path: Path, meta: DatasetMeta) -> Rows:
+    """What ``save_to_disk`` of the ``datasets`` library left."""
+    import datasets
+
+    found = datasets.load_from_disk(str(path))
+    if isinstance(found, datasets.DatasetDict):
+        if meta.split not in found:
+            raise _no_split(meta, list(found))
+        found = found[meta.split]
+    return ArrowRows(found, name=meta.dataset_id)
+
+
+def _files_of_split(folder: Path, meta: DatasetMeta) -> list[Path]:
+    files = [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+        and file.suffix.lower() in READERS
+        and file.name not in _METADATA
+        and not any(part.startswith((".", "__")) for part in file.relative_to(folder).parts)
+    ]
+    # A note beside data in another format is no data.
+    files = [file for file in files if file.suffix != ".txt"] or files
+    if not files:
+        raise DataError(f"{meta.dataset_id!r} ({folder}) holds no data file. Suffixes that can be read: {', '.join(READERS)}.")
+    declared = _declared_files(folder, files, meta)
+    if declared is not None:
+        return declared
+    files = _files_of_subset(folder, files, meta)
+    by_split = {split: [file for file in files if _names(file.relative_to(folder), words)] for split, words in _SPLITS.items()}
+    if meta.split not in by_split:
+        by_split[meta.split] = [file for file in files if _names(file.relative_to(folder), (meta.split,))]
+    if by_split[meta.split]:
+        return by_split[meta.split]
+    if not any(by_split.values()) and meta.split == "train":
+        return files
+    raise _no_split(meta, [split for split, members in by_split.items() if members] or ["train"])
+
+
+def _files_of_subset(folder: Path, files: list[Path], meta: DatasetMeta) -> list[Path]:
+    if meta.subset_name in ("", _DEFAULT_SUBSET):
+        return files
+    chosen = [file for file in files if _names(file.relative_to(folder), (meta.subset_name,))]
+    if not chosen:
+        there = ", ".join(file.relative_to(folder).as_posix() for file in files[:8])
+        raise DataError(
+            f"{meta.dataset_id!r} has no subset {meta.subset_name!r}: no file or folder is named after it. There are: {there}."
+        )
+    return chosen
+
+
+def _declared_files(folder: Path, files: list[Path], meta: DatasetMeta) -> list[Path] | None:
+    """The files that the data set's card names for subset and split; None where it names none."""
+    configs = _card_configs(folder / "README.md")
+    if not configs:
+        return None
+    by_name = {config.get("config_name", _DEFAULT_SUBSET): config for config in configs}
+    config = by_name.get(meta.subset_name)
+    if config is None and meta.subset_name == _DEFAULT_SUBSET:
+        config = next((config for config in configs if config.get("default")), configs[0] if len(configs) == 1 else None)
+    if config is None:
+        raise DataError(f"{meta.dataset_id!r} has no subset {meta.subset_name!r}. It has: {', '.join(map(str, by_name))}.")
+    patterns = _patterns(config.get("data_files"))
+    if patterns is None:
+        return None
+    if meta.split not in patterns:
+        raise _no_split(meta, list(patterns))
+    chosen = [file for file in files if any(_matches(file.relative_to(folder), pattern) for pattern in patterns[meta.split])]
+    if not chosen:
+        raise DataError(
+            f"{meta.dataset_id!r}: its README.md names {patterns[meta.split]} for {meta.split!r}, and no file is like that."
+        )
+    return chosen
+
+
+def _patterns(data_files: Any) -> dict[str, list[str]] | None:
+    """Split to glob patterns, from any of the forms that a card may have."""
+    if isinstance(data_files, str):
+        return {"train": [data_files]}
+    if not isinstance(data_files, list) or not data_files:
+        return None
+    if all(isinstance(entry, str) for entry in data_files):
+        return {"train": data_files}
+    paths = {entry["split"]: entry["path"] for entry in data_files}
+    return {split: [path] if isinstance(path, str) else path for split, path in paths.items()}
+
+
+def _card_configs(card: Path) -> list[dict[str, Any]]:
+    if not card.is_file():
+        return []
+    import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
+
+    head = re.match(r"---\s*\n(.*?)\n---", card.read_text(encoding="utf-8-sig"), re.DOTALL)
+    try:
+        content = yaml.safe_load(head[1]) if head else None
+    except yaml.YAMLError as error:
+        raise DataError(f"The head of {card} is no valid YAML: {error}") from None
+    configs = content.get("configs") if isinstance(content, dict) else None
+    return [config for config in configs if isinstance(config, dict)] if isinstance(configs, list) else []
+
+
+def _matches(file: Path, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(file.as_posix(), pattern.removeprefix("./").replace("**/", "*"))
+
+
+def _names(file: Path, words: tuple[str, ...]) -> bool:
+    """Whether the path has one of ``words`` by itself: ``data/train-00.jsonl``, ``train/a.jsonl``, not ``trains.jsonl``."""
+    text = "/".join([*file.parts[:-1], file.stem])
+    return any(re.search(rf"(?<![a-zA-Z]){re.escape(word)}(?![a-zA-Z])", text, re.IGNORECASE) for word in words)
+
+
+def _no_split(meta: DatasetMeta, there: list[str]) -> DataError:
+    return DataError(f"{meta.dataset_id!r} has no split {meta.split!r}. It has: {', '.join(map(repr, there)) or 'none'}.")
