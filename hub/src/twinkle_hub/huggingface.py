@@ -88,21 +88,21 @@ class HfHub:
         return reference
 
     def _client(self) -> HfApi:
-        try:
-            from huggingface_hub import HfApi
-        except ImportError as error:
-            raise MissingClientError(
-                "hf:// references need huggingface_hub, which isn't installed. Install it: pip install 'twinkle-hub[hf]'"
-            ) from error
+        from huggingface_hub import HfApi
+
         return HfApi(endpoint=self.endpoint, token=self._token, library_name="twinkle-hub")
 
 
 @contextmanager
 def _explained(reference: RepoRef) -> Iterator[None]:
     """Turn the client's errors into this package's."""
-    from httpx2 import HTTPError, LocalProtocolError
-    from huggingface_hub import errors as hf
-
+    try:
+        from httpx2 import HTTPError, LocalProtocolError
+        from huggingface_hub import errors as hf
+    except ImportError as error:
+        raise MissingClientError(
+            f"{reference} needs huggingface_hub, which isn't installed. Install it: pip install 'twinkle-hub[hf]'"
+        ) from error
     try:
         yield
     except hf.GatedRepoError as error:
@@ -153,6 +153,6 @@ def _of_transport(reference: RepoRef, error: BaseException) -> HubError:
     if status is not None:
         return HubError(f"{reference}: the hub answered with status {status}. Try again later, or give a local path instead.")
     return HubConnectionError(
-        f"{reference}: the hub can't be reached, or broke off ({type(error).__name__}), and the cache doesn't hold everything. "
+        f"{reference}: the hub can't be reached, or broke off ({type(error).__name__}). "
         f"Check the network and HF_ENDPOINT, then run the same again: what has arrived is kept."
     )
