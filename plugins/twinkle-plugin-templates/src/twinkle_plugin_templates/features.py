@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def span_weights(
     encoded: Encoded,
-    starts: Sequence[int] | NDArray[np.int64],
+    starts: Sequence[int],
     spans: Sequence[Sequence[Span]],
     weights: Sequence[Sequence[float] | None],
 ) -> NDArray[np.float32]:
@@ -33,15 +33,10 @@ def span_weights(
     ``spans[i]`` are disjoint and ascending, in characters of text ``i``, which begins at ``starts[i]`` of the joined texts.
     ``weights[i]`` has one entry a span; None: 1 for each.
     """
-    flat = np.array([(base + a, base + b) for base, row in zip(starts, spans, strict=True) for a, b in row], np.int64).reshape(
-        -1, 2
-    )
-    values = np.array(
-        [w for row, given in zip(spans, weights, strict=True) for w in (given if given is not None else (1.0,) * len(row))],
-        np.float32,
-    )
+    flat = np.array([base + border for base, row in zip(starts, spans, strict=True) for span in row for border in span], np.int64)
+    values = [w for row, given in zip(spans, weights, strict=True) for w in (given or (1.0,) * len(row))]
     # Between two borders all tokens have one weight: borders to token positions, then runs of equal weight.
-    borders = np.searchsorted(encoded.starts, flat.ravel(), side="left")
+    borders = np.searchsorted(encoded.starts, flat, side="left")
     runs = np.diff(borders, prepend=0, append=len(encoded.ids))
     levels = np.zeros(len(borders) + 1, np.float32)
     levels[1::2] = values
@@ -59,8 +54,8 @@ def truncate(row: int, feature: InputFeature, max_length: int | None, strategy: 
         return [feature]
     if strategy == "raise":
         raise DataError(
-            f"Row {row} has {length} tokens, more than max_length={max_length}. Set a larger max_length, or truncation_strategy= 'left' or "
-            f"'right' (cut), 'split' (several rows) or 'delete' (drop it)."
+            f"Row {row} has {length} tokens, more than max_length={max_length}. Set a larger max_length, or "
+            f"truncation_strategy='left' or 'right' (cut), 'split' (several rows) or 'delete' (drop it)."
         )
     if strategy == "delete":
         return []

@@ -1,7 +1,7 @@
 """Chat templates: Jinja source to a function from messages to text.
 
-Renders exactly what ``tokenizer.apply_chat_template(tokenize=False)`` renders (Transformers' sandbox, filters and globals), compiled
-once and called directly. Also tells where ``{% generation %}`` blocks of a template came to lie. Knows nothing of tokens.
+Renders exactly what ``tokenizer.apply_chat_template(tokenize=False)`` renders (Transformers' sandbox, filters and globals),
+compiled once and called directly. Also tells where ``{% generation %}`` blocks of a template came to lie. Knows nothing of tokens.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 # Unicode noncharacters: never part of interchanged text, so they can mark positions in a render.
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 
+Messages = Sequence[Mapping[str, Any]]
+Tools = Sequence[Mapping[str, Any]] | None
 Span = tuple[int, int]
 """Characters ``[start, end)`` of a rendered text."""
 
@@ -53,8 +55,8 @@ class ChatTemplate:
 
     def __call__(
         self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        messages: Messages,
+        tools: Tools = None,
         add_generation_prompt: bool = False,
     ) -> str:
         """The text of a chat.
@@ -64,9 +66,7 @@ class ChatTemplate:
         """
         return self._call(self._render, messages, tools, add_generation_prompt)
 
-    def with_spans(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
-    ) -> tuple[str, list[Span]]:
+    def with_spans(self, messages: Messages, tools: Tools = None) -> tuple[str, list[Span]]:
         """The text of a chat, and where its ``{% generation %}`` blocks lie in it, in order.
 
         Raises:
@@ -91,8 +91,8 @@ class ChatTemplate:
     def _call(
         self,
         render: Callable[..., str],
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] | None,
+        messages: Messages,
+        tools: Tools,
         add_generation_prompt: bool,
     ) -> str:
         try:

@@ -18,7 +18,10 @@ ROLES: frozenset[str] = frozenset(get_args(Role))
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One validated row. ``index`` is its position in the batch, for error messages; ``weights`` is None where no message has one."""
+    """One validated row.
+
+    ``index`` is its position in the batch, for error messages. ``weights`` has one entry a message; None: 1 for each.
+    """
 
     index: int
     messages: list[dict[str, Any]]
@@ -135,8 +138,8 @@ def _weight(index: int, position: int, message: dict[str, Any]) -> float:
         raise DataError(f"Row {index}, message {position}: 'loss_weight' is {weight!r}; it has to be a number of at least 0.")
     if weight and message["role"] != "assistant":
         raise DataError(
-            f"Row {index}, message {position} (role {message['role']!r}) has a 'loss_weight' of {weight}; only assistant turns are trained "
-            f"on. Leave it out or set it to 0."
+            f"Row {index}, message {position} (role {message['role']!r}) has a 'loss_weight' of {weight}; only assistant turns "
+            f"are trained on. Leave it out or set it to 0."
         )
     return float(weight)
 

@@ -9,12 +9,12 @@ prefixes of the chat; a turn that none of these finds is an error, never a guess
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from twinkle.errors import DataError
-from twinkle_plugin_templates.rendering import ChatTemplate, Span
+from twinkle_plugin_templates.rendering import ChatTemplate, Messages, Span, Tools
 from twinkle_plugin_templates.rows import content_text
 
 _USERS = ("Twinklequestionone", "Twinklequestiontwo")
@@ -31,12 +31,14 @@ class TurnShape:
         opens_turn: the header belongs to assistant turns alone (else it is the end of what a user says, as ``[/INST]``).
         prefilled: what the generation prompt puts after the header, as ``<think>\\n``. Empty for most.
         ends: end-of-turn markers without white space. Empty where the template writes none.
+        trailing: white space that follows each turn's content where there is no marker.
     """
 
     header: str
     opens_turn: bool
     prefilled: str
     ends: tuple[str, ...]
+    trailing: str
 
 
 class AssistantSpans:
@@ -50,7 +52,7 @@ class AssistantSpans:
         self._stop_tokens = tuple(stop_tokens)
         self.shape = learn_shape(template, self._stop_tokens)
 
-    def __call__(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> tuple[str, list[Span]]:
+    def __call__(self, messages: Messages, tools: Tools) -> tuple[str, list[Span]]:
         """The rendered chat, and one span for each assistant message, in order (``{% generation %}`` blocks: one for each block).
 
         Raises:
@@ -66,7 +68,7 @@ class AssistantSpans:
             self._check_order(spans, turns)
         return text, spans
 
-    def _by_shape(self, text: str, messages: Sequence[Mapping[str, Any]], turns: Sequence[int]) -> list[Span] | None:
+    def _by_shape(self, text: str, messages: Messages, turns: Sequence[int]) -> list[Span] | None:
         """All spans by scanning for headers and ends; None where that could be wrong."""
         shape = self.shape
         if shape is None or not shape.ends or text.count(shape.header) != len(turns):
@@ -90,10 +92,8 @@ class AssistantSpans:
             spans.append((start, position))
         return spans
 
-    def _by_prefix(
-        self, text: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None, turn: int
-    ) -> Span:
-        """One span by rendering what comes before the turn and what comes up to it, or the chat with another answer in its place."""
+    def _by_prefix(self, text: str, messages: Messages, tools: Tools, turn: int) -> Span:
+        """One span by rendering what comes before the turn and what comes up to it, or the chat with another answer."""
         start = self._start_by_prompt(text, messages[:turn], tools)
         end = len(text) if turn == len(messages) - 1 else self._end_by_prefix(text, messages[: turn + 1], tools)
         if start is None or end is None:
@@ -103,14 +103,12 @@ class AssistantSpans:
                 end = marked[1] if end is None else end
         if start is None or end is None or start > end or not _holds(text[start:end], messages[turn]):
             raise DataError(
-                f"the assistant's turn in message {turn} can't be located in what the chat template made of the chat. Use a template "
-                f"with {{% generation %}} blocks (chat_template=…), or split the chat so that this turn is its last."
+                f"the assistant's turn in message {turn} can't be located in the rendered chat. Give a chat template with "
+                f"{{% generation %}} blocks (chat_template=…), or split the chat so that this turn is its last."
             )
         return start, self._cut(text, start, end)
 
-    def _start_by_prompt(
-        self, text: str, before: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
-    ) -> int | None:
+    def _start_by_prompt(self, text: str, before: Messages, tools: Tools) -> int | None:
         try:
             prompt = self.template(before, tools, add_generation_prompt=True)
         except DataError:  # many templates refuse an empty chat, or one that ends where this one would
@@ -122,18 +120,14 @@ class AssistantSpans:
             return len(prompt) - len(prefilled)
         return None
 
-    def _end_by_prefix(
-        self, text: str, up_to: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
-    ) -> int | None:
+    def _end_by_prefix(self, text: str, up_to: Messages, tools: Tools) -> int | None:
         try:
             prefix = self.template(up_to, tools)
         except DataError:
             return None
         return len(prefix) if text.startswith(prefix) else None
 
-    def _by_mark(
-        self, text: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None, turn: int
-    ) -> Span | None:
+    def _by_mark(self, text: str, messages: Messages, tools: Tools, turn: int) -> Span | None:
         """Bounds of the turn from a render in which its content is a mark: the text around the turn has to stay the same."""
         shape = self.shape
         if shape is None or not shape.opens_turn:
@@ -151,6 +145,8 @@ class AssistantSpans:
         at = marked.index(mark)
         start = marked.rfind(shape.header, 0, at) + len(shape.header)
         end = _first_end(marked, shape.ends, at)
+        if not shape.ends and not messages[turn].get("tool_calls") and marked.startswith(shape.trailing, at + len(mark)):
+            end = at + len(mark) + len(shape.trailing)
         tail = marked[end:]
         if start < len(shape.header) or end < 0 or text[:start] != marked[:start] or not text.endswith(tail):
             return None
@@ -168,9 +164,7 @@ class AssistantSpans:
     def _check_order(spans: Sequence[Span], turns: Sequence[int]) -> None:
         for turn, (_, end), (start, _) in zip(turns, spans, spans[1:], strict=False):
             if start < end:
-                raise DataError(
-                    f"the assistant's turn in message {turn} overlaps the next one in what the chat template made of the chat."
-                )
+                raise DataError(f"the assistant's turn in message {turn} overlaps the next one in the rendered chat.")
 
 
 def learn_shape(template: ChatTemplate, stop_tokens: Sequence[str] = ()) -> TurnShape | None:
@@ -186,33 +180,30 @@ def learn_shape(template: ChatTemplate, stop_tokens: Sequence[str] = ()) -> Turn
     marks = [*_USERS, *_ANSWERS]
     if any(text.count(mark) != 1 for mark in marks) or any(_USERS[turn] not in prompts[turn] for turn in (0, 1)):
         return None
-    shared: str | None = None
-    for user, answer, prompt in zip(_USERS, _ANSWERS, prompts, strict=True):
-        header = _between(text, user, answer)
-        prompted = prompt[prompt.index(user) + len(user) :]
-        common = os.path.commonprefix([header, prompted])
-        shared = common if shared is None else os.path.commonprefix([shared, common])
-    header, prompted = shared or "", prompts[0][prompts[0].index(_USERS[0]) + len(_USERS[0]) :]
-    tail = asked[0][asked[0].index(_USERS[0]) + len(_USERS[0]) :]  # what ends a user's turn, before any generation prompt
-    opens_turn = len(prompts[0]) > len(asked[0]) and header.startswith(tail) and len(header) > len(tail)
-    prefilled = prompted[len(header) :]
-    if opens_turn:
-        header = header[len(tail) :]
+    headers = [_between(text, user, answer) for user, answer in zip(_USERS, _ANSWERS, strict=True)]
+    tail, prompted = (side[side.index(_USERS[0]) + len(_USERS[0]) :] for side in (asked[0], prompts[0]))
+    generation_prompt = prompted[len(_common_prefix(tail, prompted)) :].lstrip()
+    header = next((part for part in _prefixes(generation_prompt) if all(part in found for found in headers)), "")
+    opens_turn = bool(header.strip())
+    if not opens_turn:  # no generation prompt of its own: the assistant takes over after what ends the user's turn
+        header, generation_prompt = _common_prefix(_common_prefix(*headers), prompted), prompted
     if not header.strip():
         return None
-    return TurnShape(header, opens_turn, prefilled, _ends(text, stop_tokens))
+    ends, trailing = _ends(text, stop_tokens)
+    return TurnShape(header, opens_turn, generation_prompt[len(header) :], ends, trailing)
 
 
-def _ends(text: str, stop_tokens: Sequence[str]) -> tuple[str, ...]:
-    """End-of-turn markers: what follows the last answer, and what follows an answer before the next turn where that differs."""
+def _ends(text: str, stop_tokens: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """End-of-turn markers, and without one what else follows an answer: what the last answer and one before a user's turn share."""
     last = text[text.index(_ANSWERS[1]) + len(_ANSWERS[1]) :]
     inner = _between(text, _ANSWERS[0], _USERS[1])
-    if not last.strip():
-        return ()
-    if inner.startswith(last.rstrip()):
-        return (last.rstrip(),)
+    shared = _common_prefix(last, inner)
+    if shared.strip():
+        return (shared.rstrip(),), ""
     first = min((token for token in stop_tokens if token in inner), key=inner.index, default=None)
-    return (last.rstrip(), inner[: inner.index(first) + len(first)]) if first else ()
+    if last.strip() and first:
+        return (last.rstrip(), inner[: inner.index(first) + len(first)]), ""
+    return (), shared
 
 
 def _between(text: str, before: str, after: str) -> str:
@@ -238,3 +229,21 @@ def _holds(span: str, message: Mapping[str, Any]) -> bool:
     """Whether a span shows what the message says; templates may trim it and drop its thinking."""
     said = content_text(message)
     return said.strip() in span or said.rpartition("</think>")[2].strip() in span
+
+
+def _common_prefix(one: str, other: str) -> str:
+    """What both begin with, without a tag that only begins alike."""
+    length = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return _whole_tags(one[:length])
+
+
+def _prefixes(text: str) -> Iterator[str]:
+    """The beginnings of ``text`` that cut no tag, longest first."""
+    for length in range(len(text), 0, -1):
+        if _whole_tags(text[:length]) == text[:length]:
+            yield text[:length]
+
+
+def _whole_tags(text: str) -> str:
+    opened = text.rfind("<")
+    return text[:opened] if opened > text.rfind(">") else text

@@ -16,11 +16,12 @@ import numpy as np
 from twinkle.data_format import InputFeature, Trajectory
 from twinkle.errors import ConfigError, DataError
 from twinkle.template import BaseTemplate, TruncationStrategy
+from twinkle_plugin_templates.bpe import fast_codec
 from twinkle_plugin_templates.features import labels_of, span_weights, truncate
 from twinkle_plugin_templates.rendering import ChatTemplate, Span
 from twinkle_plugin_templates.rows import Row, parse_row, parse_text_row, rows_of_columns
 from twinkle_plugin_templates.spans import AssistantSpans
-from twinkle_plugin_templates.tokenization import Codec, Encoded, HFCodec, text_starts
+from twinkle_plugin_templates.tokenization import Codec, Encoded, text_starts
 
 _TOKENIZER_FILES = (
     "tokenizer*",
@@ -40,16 +41,16 @@ class Template(BaseTemplate):
 
     Labelled is what the model has to write: for each assistant message the tokens from where it takes over after the generation
     prompt (that of this ``enable_thinking``) to the end-of-turn token, which is included; white space after that token isn't. So
-    ``<think>\\n\\n</think>\\n\\n`` that Qwen3's template puts into a last answer is labelled, unless ``enable_thinking=False`` puts it
-    into the generation prompt. Templates that write no end-of-turn token (GLM's) give turns that end with their content.
+    ``<think>\\n\\n</think>\\n\\n`` that Qwen3's template puts into a last answer is labelled, unless ``enable_thinking=False``
+    puts it into the generation prompt. Templates that write no end-of-turn token (GLM's) give turns that end with their content.
 
     Args:
         model_id: a folder or hub reference with the tokenizer's files (no others are fetched). May be left out with ``tokenizer``.
         use_chat_template: False: rows are plain text (``text``, or their messages' contents joined), every token is labelled, the
             tokenizer's own special tokens and an end-of-sequence token are added.
         max_length: tokens that a feature may have; None: no limit.
-        truncation_strategy: what happens to longer rows: ``raise``; ``left`` keeps the end, ``right`` the beginning; ``split`` makes
-            several features; ``delete`` none. A cut row may be left without labels; it is kept.
+        truncation_strategy: what happens to longer rows: ``raise``; ``left`` keeps the end, ``right`` the beginning; ``split``
+            makes several features; ``delete`` none. A cut row may be left without labels; it is kept.
         default_system: the system message of chats that have none.
         enable_thinking: passed to the chat template; None: the template's own default.
         chat_template: Jinja source, or the name of one of the tokenizer's templates, in place of the tokenizer's default.
@@ -112,8 +113,8 @@ class Template(BaseTemplate):
         """Encode many at once; also takes a dictionary of columns.
 
         Features hold ``input_ids`` and ``labels`` (int32 arrays), ``length``, ``user_data`` where the row has it, and
-        ``loss_weights`` (float32) where a message's ``loss_weight`` is neither 0 nor 1. With ``add_generation_prompt`` they end with
-        the generation prompt, to sample from, and have no labels.
+        ``loss_weights`` (float32) where a message's ``loss_weight`` is neither 0 nor 1. With ``add_generation_prompt`` they end
+        with the generation prompt, to sample from, and have no labels.
 
         Raises:
             DataError: a row is malformed, longer than allowed under ``raise``, or the chat template refuses it; or a turn of the
@@ -131,7 +132,9 @@ class Template(BaseTemplate):
         rendered = [self._locate(row) for row in rows]
         texts = [text for text, _ in rendered]
         encoded = self._codec.encode_batch(texts)
-        weights = span_weights(encoded, text_starts(texts), [spans for _, spans in rendered], [_turn_weights(row) for row in rows])
+        weights = span_weights(
+            encoded, text_starts(texts).tolist(), [spans for _, spans in rendered], [_turn_weights(row) for row in rows]
+        )
         return self._features(rows, encoded, weights)
 
     def render(self, trajectory: Trajectory, add_generation_prompt: bool = False) -> str:
@@ -160,7 +163,7 @@ class Template(BaseTemplate):
 
     @cached_property
     def _codec(self) -> Codec:
-        return HFCodec(self.tokenizer)
+        return fast_codec(self.tokenizer)
 
     @cached_property
     def _chats(self) -> dict[bool, AssistantSpans]:
@@ -216,10 +219,11 @@ class Template(BaseTemplate):
             text, spans = self._chats[row.tools is not None](row.messages, row.tools)
         except DataError as error:
             raise DataError(f"Row {row.index}: {error}") from error
-        if row.weights is not None and len(spans) != sum(message["role"] == "assistant" for message in row.messages):
+        turns = sum(message["role"] == "assistant" for message in row.messages)
+        if row.weights is not None and len(spans) != turns:
             raise DataError(
-                f"Row {row.index}: messages have a 'loss_weight', but the template's {len(spans)} {{% generation %}} blocks don't match the "
-                f"assistant's messages one by one. Leave the weights out, or give a template with one block a message."
+                f"Row {row.index}: messages have a 'loss_weight', but the template's {len(spans)} {{% generation %}} blocks "
+                f"don't match the assistant's {turns} messages. Leave the weights out, or give a template with one block a message."
             )
         return text, spans
 
@@ -266,8 +270,8 @@ def load_tokenizer(reference: str) -> Any:
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ConfigError(
-            f"No tokenizer can be loaded from {reference!r} ({folder}): {error}. It has to hold tokenizer.json, or the files of a tokenizer "
-            f"that Transformers knows; tokenizers that need code of their own aren't loaded."
+            f"No tokenizer can be loaded from {reference!r} ({folder}): {error}. It has to hold tokenizer.json, or the files of a "
+            f"tokenizer that Transformers knows; tokenizers that need code of their own aren't loaded."
         ) from error
 
 

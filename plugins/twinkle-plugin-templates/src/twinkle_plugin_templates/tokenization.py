@@ -59,8 +59,8 @@ class HFCodec(Codec):
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise ConfigError(
-                f"{type(tokenizer).__name__} has no fast tokenizer, so it can't tell where its tokens lie in the text, and labels need that. "
-                f"Convert it: a repository with a tokenizer.json loads as a fast one."
+                f"{type(tokenizer).__name__} has no fast tokenizer, so it can't tell where its tokens lie in the text, and "
+                f"labels need that. Convert it: a repository with a tokenizer.json loads as a fast one."
             )
         # Left over from an earlier call, they would change what encode_batch gives. Transformers sets both anew with each call.
         backend.no_truncation()
