@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, TypedDict
 
 from twinkle.errors import ConfigError
@@ -93,6 +93,8 @@ _STORIES = {
 _WHO = ["Tom", "Anna", "Ben", "Lily", "Sam", "Mia", "Jack", "Sara", "Max", "Emma"]
 _WHAT = ["apples", "books", "coins", "stamps", "marbles", "eggs", "cards", "pencils", "shells", "cookies"]
 _STORY_SHARE = 0.2
+_MOST_MISSES = 20_000
+"""After so many games in a row that were no new ones, there are no more to be found."""
 
 _APPLY: dict[str, Callable[[int, int], int]] = {
     "+": lambda a, b: a + b,
@@ -129,7 +131,8 @@ def countdown(n: int, *, seed: int = 0, numbers: Sequence[int] = (3, 4), split: 
     Every one can be solved in whole numbers: it was made from its solution.
 
     Raises:
-        ConfigError: ``n`` is negative, ``numbers`` is empty or holds something other than 2 to 6, there is no such split.
+        ConfigError: ``n`` is negative, ``numbers`` is empty or holds something other than 2 to 6, there is no such split, or
+            there aren't that many games.
     """
     if not numbers or not all(2 <= count <= 6 for count in numbers):
         raise ConfigError(f"A game of countdown has 2 to 6 numbers, not {list(numbers)!r}.")
@@ -137,13 +140,19 @@ def countdown(n: int, *, seed: int = 0, numbers: Sequence[int] = (3, 4), split: 
     source = random.Random(f"countdown {seed} {split}")
     rows: list[CountdownRow] = []
     seen: set[str] = set()
-    for row in _games(source, numbers):
-        if len(rows) == n:
-            break
+    misses = 0
+    while len(rows) < n:
+        row = _game(source, source.choice(numbers))
         key = f"{row['target']} {sorted(row['nums'])}"
-        if key not in seen and _split_of(key) == split:
+        misses += 1
+        if 10 <= row["target"] <= 100 and key not in seen and _split_of(key) == split:
             seen.add(key)
             rows.append(row)
+            misses = 0
+        elif misses == _MOST_MISSES:
+            raise ConfigError(
+                f"There are no {n} different games with {list(numbers)!r} numbers in {split}; about {len(rows)} were found."
+            )
     return rows
 
 
@@ -177,13 +186,11 @@ def _arithmetic_row(source: random.Random, tier: str, split: Split) -> Arithmeti
     return {"question": question, "answer": f"{a} {operator} {b} = {result}\n#### {result}", "tier": tier}
 
 
-def _games(source: random.Random, numbers: Sequence[int]) -> Iterator[CountdownRow]:
-    """Solvable games without end."""
-    while True:
-        nums = [source.randint(1, 99) for _ in range(source.choice(numbers))]
-        target, solution = _combine(source, nums)
-        if 10 <= target <= 100:
-            yield {"target": target, "nums": nums, "solution": solution}
+def _game(source: random.Random, count: int) -> CountdownRow:
+    """A game with ``count`` numbers, whatever its target."""
+    nums = [source.randint(1, 99) for _ in range(count)]
+    target, solution = _combine(source, nums)
+    return {"target": target, "nums": nums, "solution": solution}
 
 
 def _combine(source: random.Random, nums: Sequence[int]) -> tuple[int, str]:
