@@ -1,0 +1,153 @@
+"""A checkpoint's folder: written aside and renamed, and checked before anything is read from it.
+
+The last file written is ``twinkle_checkpoint.json``, the index: every file with its size and SHA-256. A folder without it was
+cut short, or comes from elsewhere. Knows nothing of what is in the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from twinkle.errors import CheckpointError, ConfigError
+
+INDEX = "twinkle_checkpoint.json"
+_SCHEMA = 1
+
+
+def checkpoint_path(name: str, output_dir: str | Path | None) -> Path:
+    """Where the checkpoint ``name`` is: ``output_dir/name``, by default in ``output``.
+
+    Raises:
+        ConfigError: ``name`` isn't one folder name.
+    """
+    if not name or Path(name).name != name or name.startswith("."):
+        raise ConfigError(f"A checkpoint's name has to be a plain folder name, not {name!r}. Give output_dir for where it goes.")
+    return Path("output" if output_dir is None else output_dir) / name
+
+
+def write_folder(target: Path, fill: Callable[[Path], None]) -> Path:
+    """Make ``target`` with what ``fill`` writes into the folder that it is given; a folder that was there is replaced.
+
+    What was there stays until the new one is whole. Where anything fails nothing has changed.
+
+    Raises:
+        CheckpointError: it can't be written; names the folder.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".new", dir=target.parent))
+    except OSError as error:
+        raise CheckpointError(f"The checkpoint {target} can't be written: {error}") from error
+    try:
+        fill(aside)
+        _write_index(aside)
+        aside.chmod(0o777 & ~_umask())
+        _swap(aside, target)
+    except OSError as error:
+        raise CheckpointError(f"The checkpoint {target} can't be written: {error}. What was there before is untouched.") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+def verify_folder(folder: Path) -> None:
+    """Check every file of a checkpoint against its index.
+
+    Raises:
+        CheckpointError: the folder or one of its files is missing, cut short or changed; names the file.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"There is no checkpoint at {folder}.")
+    index = folder / INDEX
+    if not index.is_file():
+        raise CheckpointError(f"{folder} isn't a whole checkpoint: {INDEX}, which is written last, is missing.")
+    try:
+        content = json.loads(index.read_text())
+        schema, files = content["schema"], content["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{index} can't be read: {error!r}") from error
+    if schema != _SCHEMA:
+        raise CheckpointError(f"{folder} has the layout {schema}; this version reads {_SCHEMA}.")
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"The checkpoint {folder} isn't whole: {name} is missing.")
+        if path.stat().st_size != expected["size"]:
+            raise CheckpointError(
+                f"The checkpoint {folder} isn't whole: {name} has {path.stat().st_size} bytes instead of {expected['size']}."
+            )
+        if _digest(path) != expected["sha256"]:
+            raise CheckpointError(f"The checkpoint {folder} is damaged: the content of {name} isn't what was written.")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in a checkpoint's file.
+
+    Raises:
+        CheckpointError: it is missing or isn't JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} can't be read: {error}") from error
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors in a safetensors file.
+
+    Raises:
+        CheckpointError: it is missing or cut short.
+    """
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} can't be read: {error}") from error
+    return tensors
+
+
+def _write_index(folder: Path) -> None:
+    files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": _digest(path)}
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    with (folder / INDEX).open("w", encoding="utf-8") as file:
+        json.dump({"schema": _SCHEMA, "files": files}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _swap(aside: Path, target: Path) -> None:
+    if not target.exists():
+        aside.rename(target)
+        return
+    old = aside.with_suffix(".old")
+    target.rename(old)
+    try:
+        aside.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

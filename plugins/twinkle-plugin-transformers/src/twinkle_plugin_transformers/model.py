@@ -1,0 +1,602 @@
+"""``TransformersModel``: a causal language model of Transformers with adapters of PEFT, or trained in full.
+
+The façade: finds the adapter that a call is about and hands over to the module whose business it is (forward pass, head, gradients,
+checkpoints, generation). Holds the base model and one object for each adapter, and no other training state.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from twinkle.component import make_component
+from twinkle.data_format import InputFeature, ModelOutput, SampleResponse, SamplingParams, Trajectory
+from twinkle.errors import AdapterError, ConfigError
+from twinkle.hub import download_model
+from twinkle.metric import Measurements
+from twinkle.model import TwinkleModel
+from twinkle.patch import apply_patch
+from twinkle_plugin_transformers import checkpoint, steps
+from twinkle_plugin_transformers.adapter import AdapterState, Pending, check_positive, reported
+from twinkle_plugin_transformers.base_model import load_base_model, resolve_model_class
+from twinkle_plugin_transformers.checkpoint_folder import checkpoint_path, verify_folder, write_folder
+from twinkle_plugin_transformers.data_parallel import DataParallel
+from twinkle_plugin_transformers.description import describe
+from twinkle_plugin_transformers.head import Needs
+from twinkle_plugin_transformers.generation import generate
+from twinkle_plugin_transformers.injection import AdapterSet
+from twinkle_plugin_transformers.micro_batches import join_outputs, split_rows
+from twinkle_plugin_transformers.optimizers import build_optimizer, build_scheduler
+from twinkle_plugin_transformers.outputs import ForwardPass, detached
+from twinkle_plugin_transformers.precision import Precision
+from twinkle_plugin_transformers.trainer_state import random_state, read_training_state, write_training_state
+
+if TYPE_CHECKING:
+    from twinkle.device_mesh import DeviceMesh
+
+_log = logging.getLogger("twinkle.model")
+_SEED = 42
+
+
+class TransformersModel(TwinkleModel):
+    """A causal language model on Transformers and PEFT.
+
+    Args:
+        model_cls: a Transformers class, or its name.
+        model_id: a folder or hub reference; ``None`` for random weights from ``config``.
+        config: a Transformers configuration, or a folder or reference that holds one. With ``model_id`` it overrides the saved one.
+        device_mesh: how the model is spread. This backend does data parallelism; every other dimension has to be 1.
+        mixed_precision: ``"bf16"`` (default), ``"fp16"`` or ``"no"``; on CPU all of them mean float32 (see ``precision``).
+        strategy: ``"accelerate"``, the name under which existing scripts know plain data parallelism.
+        ddp_config: ``{"bucket_cap_mb": …}`` for the gradient reduction. Other options of DistributedDataParallel concern its hooks,
+            which this backend doesn't have (see ``gradients``), and are errors.
+        grad_scaler_config: options of the float16 loss scale.
+        memory_efficient_init: kept for existing scripts. Weights are memory-mapped and read once, in their final format, anyway.
+        dtype: the format of weights, instead of the one that ``mixed_precision`` implies.
+        gradient_checkpointing: recompute activations in the backward pass: about 1.4 times the time, far less memory. Off unless
+            asked for.
+        kwargs: options of ``from_pretrained`` or ``from_config`` (``attn_implementation``, ``trust_remote_code``, …).
+
+    Raises:
+        ConfigError: the model can't be loaded, or an option isn't known here.
+    """
+
+    def __init__(
+        self,
+        model_cls: Any = "AutoModelForCausalLM",
+        model_id: str | Path | None = None,
+        config: Any = None,
+        device_mesh: DeviceMesh | None = None,
+        mixed_precision: str = "bf16",
+        strategy: str = "accelerate",
+        ddp_config: Mapping[str, Any] | None = None,
+        fsdp_config: Mapping[str, Any] | None = None,
+        grad_scaler_config: Mapping[str, Any] | None = None,
+        memory_efficient_init: bool = False,
+        *,
+        dtype: torch.dtype | None = None,
+        gradient_checkpointing: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self._parallel = DataParallel.of(device_mesh, strategy=strategy, ddp_config=ddp_config, fsdp_config=fsdp_config)
+        self._device = torch.device(self._parallel.runtime.device)
+        self._precision = Precision.choose(mixed_precision, self._device.type, dtype)
+        self._precision.loss_scale(grad_scaler_config)  # refuses what it doesn't know
+        self._grad_scaler_config = grad_scaler_config
+        seed = self._parallel.runtime.seeds.seed
+        self._seed = _SEED if seed is None else seed
+        self.model_id = None if model_id is None else str(model_id)
+        self._folder = None if model_id is None else download_model(str(model_id))
+        self._base: Any = load_base_model(
+            resolve_model_class(model_cls),
+            self._folder,
+            config,
+            precision=self._precision,
+            device=self._device,
+            seed=self._seed,
+            options=kwargs,
+        )
+        if gradient_checkpointing:
+            self._base.gradient_checkpointing_enable({"use_reentrant": False})
+        self._adapters = AdapterSet(self._base, seed=self._seed)
+        self._forward_pass = ForwardPass(self._base, self._precision)
+        self._states: dict[str, AdapterState] = {}
+
+    @property
+    def model(self) -> nn.Module:
+        """The Transformers model, with PEFT's layers in it where there are adapters."""
+        base: nn.Module = self._base
+        return base
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._device
+
+    # Adapters -----------------------------------------------------------------------------------------------------------------
+
+    def add_adapter_to_model(
+        self, adapter_name: str, config_or_dir: Any, *, gradient_accumulation_steps: int = 1, **kwargs: Any
+    ) -> None:
+        """Add an adapter: a PEFT configuration, or a folder or hub reference that holds a saved adapter, whose weights it gets.
+
+        New weights depend on the seed and the adapter's name only, so every rank has the same.
+
+        Raises:
+            AdapterError: there is one of that name, or the full parameters are being trained; nothing was changed.
+            ConfigError: the configuration doesn't fit the model; nothing was changed.
+        """
+        if kwargs:
+            raise ConfigError(f"add_adapter_to_model doesn't take {', '.join(kwargs)}.")
+        if not adapter_name or not adapter_name.isidentifier():
+            raise ConfigError(f"An adapter's name has to be made of letters, digits and underscores, not {adapter_name!r}.")
+        if adapter_name in self._states:
+            raise AdapterError(f"There is an adapter {adapter_name!r} already. {self._listed()}")
+        full = self._states.get("")
+        if full is not None and (full.optimizer is not None or full.accumulation.micro_batches):
+            raise AdapterError("The full parameters of this model are being trained; an adapter can't be added to it any more.")
+        accumulation = check_positive("gradient_accumulation_steps", gradient_accumulation_steps)
+        config, weights = checkpoint.read_adapter(config_or_dir)
+        parameters = self._adapters.add(adapter_name, config)
+        try:
+            if weights is not None:
+                self._adapters.check_state(adapter_name, weights, Path(str(config_or_dir)))
+                self._adapters.load_state(adapter_name, weights)
+            state = self._new_state(adapter_name, parameters, self._adapters.config(adapter_name))
+        except Exception:
+            self._adapters.remove(adapter_name)
+            raise
+        state.gradient_accumulation_steps = accumulation
+        if full is not None:  # what was chosen before there was an adapter holds for it
+            state.loss, state.processor, state.template = full.loss, full.processor, full.template
+            del self._states[""]
+        self._states[adapter_name] = state
+
+    def _new_state(self, name: str, parameters: list[nn.Parameter], config: Any) -> AdapterState:
+        state = AdapterState(
+            name=name,
+            parameters=parameters,
+            loss=make_component("loss", "CrossEntropyLoss"),
+            processor=make_component("processor", "InputProcessor", device=self._device),
+            config=config,
+            loss_scale=self._precision.loss_scale(self._grad_scaler_config),
+        )
+        for metric in ("LossMetric", "TrainMetric"):
+            self._attach_metric(state.train_metrics, metric, {})
+        self._attach_metric(state.eval_metrics, "LossMetric", {})
+        return state
+
+    def _attach_metric(self, metrics: list[Any], reference: object, config: Mapping[str, Any]) -> None:
+        metric = make_component("metric", reference, **config)
+        metric.gather = self._parallel.gather
+        metrics.append(metric)
+
+    def _state(self, adapter_name: str) -> AdapterState:
+        """The state that a call is about.
+
+        Raises:
+            AdapterError: no adapter has that name, or there are several and none was named.
+        """
+        if adapter_name:
+            if adapter_name not in self._states:
+                raise AdapterError(f"There is no adapter {adapter_name!r}. {self._listed()}")
+            return self._states[adapter_name]
+        if len(self._states) > 1:
+            raise AdapterError(f"Which adapter? Give adapter_name. {self._listed()}")
+        if not self._states:
+            trained = [parameter for parameter in self._base.parameters() if parameter.requires_grad]
+            self._states[""] = self._new_state("", trained, None)
+        return next(iter(self._states.values()))
+
+    def _listed(self) -> str:
+        names = [name for name in self._states if name]
+        return f"Adapters: {', '.join(names)}." if names else "This model has no adapters; add one with add_adapter_to_model."
+
+    # Forward and backward -----------------------------------------------------------------------------------------------------
+
+    def forward(self, *, inputs: Any, adapter_name: str = "", temperature: float = 1.0, **kwargs: Any) -> ModelOutput:
+        """A forward pass in training mode that ``calculate_loss`` and ``backward`` can follow. ``kwargs`` are kept for the loss."""
+        state = self._state(adapter_name)
+        needs = state.loss_needs()
+        with self._running(state, training=True):
+            batch = self._collate(state, inputs)
+            outputs = self._forward_pass(batch, needs | state.metric_needs(training=True), graded=needs, temperature=temperature)
+        state.train_pass = state.last_pass = Pending(batch, outputs, kwargs)
+        return outputs
+
+    @torch.no_grad()
+    def forward_only(
+        self,
+        *,
+        inputs: Any,
+        adapter_name: str = "",
+        disable_lora: bool = False,
+        outputs: Sequence[str] = ("logps",),
+        micro_batch_size: int | None = None,
+        temperature: float = 1.0,
+        **kwargs: Any,
+    ) -> ModelOutput:
+        """A forward pass in evaluation mode, without gradients, giving ``outputs`` (names of ``ModelOutput``).
+
+        ``calculate_loss`` may follow (``kwargs`` are kept for the loss), and metrics of evaluation take it in. ``disable_lora`` runs
+        the base model alone; adapters are back afterwards, also where something raises.
+
+        Raises:
+            ConfigError: there is no output of that name.
+        """
+        state = self._state(adapter_name)
+        asked = _needs_of(outputs)
+        needs = asked | state.loss_needs() | state.metric_needs(training=False)
+        if "labels" not in _first_row(inputs) and not asked.per_label:
+            needs = asked
+        parts, batches = [], []
+        with self._running(state, training=False, disable_lora=disable_lora):
+            whole = self._encoded(state, inputs)
+            for rows, _ in split_rows(whole, micro_batch_size, {}):
+                batches.append(state.processor(rows))
+                parts.append(self._forward_pass(batches[-1], needs, temperature=temperature))
+        joined = join_outputs(parts)
+        if state.eval_pass is not None:
+            state.measure(state.eval_pass, training=False)
+        batch = batches[0] if len(batches) == 1 else state.processor(whole)
+        state.eval_pass = state.last_pass = Pending(batch, joined, kwargs)
+        return ModelOutput(**{name: joined[name] for name in outputs})  # type: ignore[literal-required,typeddict-item]
+
+    def calculate_loss(self, *, adapter_name: str = "", **kwargs: Any) -> float:
+        """The loss of the last forward pass as a mean over its own tokens. ``kwargs`` go to the loss, over those of the pass.
+
+        Raises:
+            ConfigError: there was no forward pass.
+        """
+        state = self._state(adapter_name)
+        passed = state.last_pass
+        if passed is None:
+            raise ConfigError("There is nothing to calculate a loss of: call forward or forward_only first.")
+        loss_output = self._loss(state, passed, kwargs)
+        state.measure(passed, training=passed is state.train_pass)
+        return float(steps.joint_loss([loss_output]))
+
+    def backward(self, *, adapter_name: str = "") -> None:
+        """Accumulate the gradients of the last ``calculate_loss``; the graph is gone afterwards.
+
+        Raises:
+            ConfigError: there is no forward pass that ``forward`` and ``calculate_loss`` made.
+        """
+        state = self._state(adapter_name)
+        passed, state.train_pass = state.train_pass, None
+        if passed is None or passed.loss_output is None:
+            raise ConfigError("There is no loss to go back from: call forward and calculate_loss first.")
+        steps.backward(state, passed.loss_output)
+        passed.outputs = detached(passed.outputs)
+
+    def forward_backward(
+        self,
+        *,
+        inputs: Any,
+        adapter_name: str = "",
+        micro_batch_size: int | None = None,
+        temperature: float = 1.0,
+        **kwargs: Any,
+    ) -> ModelOutput:
+        """Forward, loss and backward, as one micro-step of the accumulation.
+
+        Args:
+            inputs: rows (``InputFeature``), trajectories (with a template), or a collated ``Batch``.
+            micro_batch_size: work on this many rows at a time. Changes memory, not gradients.
+            kwargs: go to the loss. Lists, arrays and tensors with one entry for each row are cut with the rows.
+
+        Returns:
+            The outputs that the loss and the metrics needed, without their graph, and ``loss``: the mean over the tokens.
+        """
+        state = self._state(adapter_name)
+        parts: list[ModelOutput] = []
+        losses = []
+        for rows, extra in split_rows(self._encoded(state, inputs), micro_batch_size, kwargs):
+            self.forward(inputs=rows, adapter_name=state.name, temperature=temperature, **extra)
+            passed = state.train_pass
+            assert passed is not None
+            losses.append(self._loss(state, passed, {}))
+            steps.backward(state, losses[-1], first=len(losses) == 1)
+            passed.outputs = detached(passed.outputs)
+            state.measure(passed, training=True)
+            parts.append(passed.outputs)
+        state.train_pass = None
+        joined = join_outputs(parts)
+        joined["loss"] = steps.joint_loss(losses)
+        return joined
+
+    def _loss(self, state: AdapterState, passed: Pending, kwargs: Mapping[str, Any]) -> Any:
+        passed.loss_output = state.loss(passed.batch, passed.outputs, **{**passed.loss_kwargs, **kwargs})
+        return passed.loss_output
+
+    def _collate(self, state: AdapterState, inputs: Any) -> Any:
+        return state.processor(self._encoded(state, inputs))
+
+    def _encoded(self, state: AdapterState, inputs: Any) -> Any:
+        """``inputs`` with trajectories made features.
+
+        Raises:
+            ConfigError: they are trajectories, and no template was set.
+        """
+        if isinstance(inputs, Mapping) or not inputs or "messages" not in inputs[0]:
+            return inputs
+        if state.template is None:
+            raise ConfigError("These inputs are trajectories: call set_template('Template', model_id=…) first, or encode them.")
+        return [feature for features in state.template.batch_encode(inputs) for feature in features]
+
+    @contextmanager
+    def _running(self, state: AdapterState, *, training: bool, disable_lora: bool = False) -> Iterator[None]:
+        """The model as ``state`` wants it for a forward pass."""
+        self._adapters.activate(state.name)
+        if self._base.training != training:
+            self._base.train(training)
+        if disable_lora:
+            with self._adapters.disabled():
+                yield
+        else:
+            yield
+
+    # The optimizer step -------------------------------------------------------------------------------------------------------
+
+    def clip_grad_norm(self, max_grad_norm: float = 1.0, *, adapter_name: str = "") -> float:
+        """Normalise and clip the accumulated gradients; returns their norm before clipping, 0 where no step is due."""
+        state = self._state(adapter_name)
+        return steps.clip(state, self._parallel, max_grad_norm) if state.due() else 0.0
+
+    def step(self, *, adapter_name: str = "") -> None:
+        """An optimizer step, where one is due."""
+        state = self._state(adapter_name)
+        if state.due():
+            steps.step(state, self._parallel)
+
+    def zero_grad(self, *, adapter_name: str = "") -> None:
+        """Forget the accumulated gradients, where a step was due; between, they go on accumulating."""
+        state = self._state(adapter_name)
+        if state.due():
+            state.zero_grad()
+
+    def lr_step(self, *, adapter_name: str = "") -> None:
+        """A step of the schedule, where an optimizer step was made since the last."""
+        steps.advance_schedule(self._state(adapter_name))
+
+    def clip_grad_and_step(
+        self, max_grad_norm: float = 1.0, *, gradient_accumulation_steps: int | None = None, adapter_name: str = ""
+    ) -> float | None:
+        """Clip, step, advance the schedule and forget the gradients, where a step is due; returns the norm before clipping, else None.
+
+        ``gradient_accumulation_steps`` overrides the adapter's for this call; 1 makes a step of whatever has been accumulated, such
+        as the rest at the end of the data.
+        """
+        state = self._state(adapter_name)
+        if gradient_accumulation_steps is not None:
+            check_positive("gradient_accumulation_steps", gradient_accumulation_steps)
+        if not state.due(gradient_accumulation_steps):
+            return None
+        norm = steps.clip(state, self._parallel, max_grad_norm)
+        steps.step(state, self._parallel)
+        state.zero_grad()
+        steps.advance_schedule(state)
+        return norm
+
+    # What is configured -------------------------------------------------------------------------------------------------------
+
+    def set_loss(self, loss: object, *, adapter_name: str = "", **config: Any) -> None:
+        """Choose the loss: an instance, class, function or reference."""
+        state = self._state(adapter_name)
+        state.loss = make_component("loss", loss, **config)
+
+    def set_optimizer(self, optimizer_cls: object = "AdamW", *, adapter_name: str = "", **config: Any) -> None:
+        """Choose the optimizer: a name in ``torch.optim``, a class, a reference or an instance.
+
+        Where no adapter was added, all parameters are trained, in float32.
+        """
+        state = self._state(adapter_name)
+        if not state.name:
+            self._prepare_full(state)
+        state.optimizer = build_optimizer(optimizer_cls, state.parameters, config)
+        state.scheduler = None
+
+    def _prepare_full(self, state: AdapterState) -> None:
+        """Weights that are trained under autocast have to be float32: updates are smaller than bfloat16 can add."""
+        if self._precision.autocast is not None:
+            self._base.float()
+            state.parameters = [parameter for parameter in self._base.parameters() if parameter.requires_grad]
+
+    def set_lr_scheduler(self, scheduler_cls: object, *, adapter_name: str = "", **config: Any) -> None:
+        """Choose the schedule: a component, or a name in ``torch.optim.lr_scheduler``. Steps are optimizer steps.
+
+        Raises:
+            ConfigError: no optimizer was chosen before.
+        """
+        state = self._state(adapter_name)
+        if state.optimizer is None:
+            raise ConfigError(f"{steps.described(state)} has no optimizer yet: call set_optimizer before set_lr_scheduler.")
+        state.scheduler = build_scheduler(scheduler_cls, state.optimizer, config)
+
+    def set_template(self, template_cls: object, *, adapter_name: str = "", **config: Any) -> None:
+        """Choose the template for trajectories; its ``model_id`` is this model's unless given."""
+        state = self._state(adapter_name)
+        if isinstance(template_cls, str | type) and "model_id" not in config and self.model_id is not None:
+            config["model_id"] = self.model_id
+        state.template = make_component("template", template_cls, **config)
+
+    def set_processor(self, processor_cls: object, *, adapter_name: str = "", **config: Any) -> None:
+        """Choose how rows are collated. Where it takes a ``device``, that is this model's unless given."""
+        state = self._state(adapter_name)
+        if processor_cls == "InputProcessor":
+            config.setdefault("device", self._device)
+        state.processor = make_component("processor", processor_cls, **config)
+
+    def add_metric(self, metric_cls: object, *, is_training: bool | None = None, adapter_name: str = "", **config: Any) -> None:
+        """Add a metric, for training, for evaluation, or (None) for both."""
+        state = self._state(adapter_name)
+        for training in (True, False):
+            if is_training in (None, training):
+                self._attach_metric(state.metrics(training=training), metric_cls, config)
+
+    def calculate_metric(self, *, is_training: bool, adapter_name: str = "") -> Measurements:
+        """The metrics since the last call, over all ranks; every rank has to call it."""
+        return self._state(adapter_name).calculate(training=is_training)
+
+    def apply_patch(self, patch: object, **config: Any) -> None:
+        """Apply a patch, by reference, to the underlying model."""
+        apply_patch(self._base, make_component("patch", patch, **config) if config else patch)
+
+    def get_train_configs(self, *, adapter_name: str = "") -> str:
+        """What this run is configured with, for people: one line each."""
+        return describe(
+            self._state(adapter_name), self._base, model_id=self.model_id, precision=self._precision, ranks=self._parallel.size
+        )
+
+    # Checkpoints --------------------------------------------------------------------------------------------------------------
+
+    def save(
+        self,
+        name: str,
+        *,
+        output_dir: str | Path | None = None,
+        adapter_name: str = "",
+        save_optimizer: bool = True,
+        data_state: Mapping[str, Any] | None = None,
+        consumed_train_samples: int | None = None,
+        **kwargs: Any,
+    ) -> Path:
+        """Write the checkpoint ``output_dir/name`` (``output/name``), whole or not at all; returns its folder.
+
+        An adapter is written in PEFT's format, a full model in Transformers'. With ``save_optimizer`` everything that resuming needs
+        is written beside it, with the data position: ``data_state`` (a data loader's ``get_state()``) or ``consumed_train_samples``.
+        Every rank has to call it; the master writes.
+
+        Raises:
+            CheckpointError: it can't be written; what was there before is untouched.
+        """
+        if kwargs:
+            raise ConfigError(f"save doesn't take {', '.join(kwargs)}.")
+        state = self._state(adapter_name)
+        target = checkpoint_path(name, output_dir)
+        data = dict(data_state or {})
+        if consumed_train_samples is not None:
+            data["consumed_train_samples"] = consumed_train_samples
+        randoms = self._parallel.gather(random_state(self._device)) if save_optimizer else []
+
+        def fill(folder: Path) -> None:
+            checkpoint.write_weights(folder, self._base, self._adapters, state, self._folder, self.model_id)
+            if save_optimizer:
+                write_training_state(folder, state, randoms=randoms, data=data)
+
+        problem: Exception | None = None
+        if self._parallel.is_master:
+            try:
+                write_folder(target, fill)
+            except Exception as error:
+                problem = error
+        problem = self._parallel.broadcast(problem)  # so that no rank waits for one that failed
+        if problem is not None:
+            raise problem
+        return target
+
+    def load(
+        self,
+        name: str | Path,
+        *,
+        output_dir: str | Path | None = None,
+        adapter_name: str = "",
+        load_optimizer: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Read weights, and with ``load_optimizer`` everything that ``save`` wrote, from a checkpoint.
+
+        ``name`` is one below ``output_dir``, or a folder's path.
+
+        Raises:
+            CheckpointError: it is missing, cut short or another model's; names the file. Nothing was changed.
+        """
+        if kwargs:
+            raise ConfigError(f"load doesn't take {', '.join(kwargs)}.")
+        folder = Path(name) if output_dir is None and Path(name).is_dir() else checkpoint_path(str(name), output_dir)
+        self._read(folder, self._state(adapter_name), training=load_optimizer)
+
+    def resume_from_checkpoint(self, checkpoint: str | Path, *, adapter_name: str = "") -> dict[str, Any]:
+        """Continue exactly where a checkpoint was written: weights, optimizer, schedule, random state, counters.
+
+        Set the same optimizer and schedule before. Returns the data position that was saved, for the data loader's
+        ``resume_from_checkpoint``; an accumulation that had begun is not in a checkpoint.
+
+        Raises:
+            CheckpointError: it is missing, cut short or another model's; names the file. Nothing was changed.
+        """
+        return self._read(Path(checkpoint), self._state(adapter_name), training=True)
+
+    def _read(self, folder: Path, state: AdapterState, *, training: bool) -> dict[str, Any]:
+        verify_folder(folder)
+        weights = checkpoint.ReadWeights(folder, self._base, self._adapters, state)
+        found = read_training_state(folder, state) if training else None
+        weights.apply()
+        return {} if found is None else found.apply(state, rank=self._parallel.rank, device=self._device)
+
+    def get_state_dict(self, *, adapter_name: str = "") -> dict[str, Tensor]:
+        """The trained weights by name: an adapter's under the names of PEFT's files, else all of the model's. Not copies."""
+        state = self._state(adapter_name)
+        found: dict[str, Tensor] = self._adapters.state_dict(state.name) if state.name else self._base.state_dict()
+        return found
+
+    def upload_to_hub(
+        self,
+        checkpoint_dir: str | Path,
+        hub_model_id: str,
+        *,
+        hub_token: str | None = None,
+        private: bool = True,
+        commit_message: str = "Upload checkpoint",
+        **kwargs: Any,
+    ) -> str:
+        """Publish a whole checkpoint as ``hf://owner/name`` or ``ms://owner/name``; returns where. The master does it.
+
+        Raises:
+            CheckpointError: the checkpoint isn't whole, or the hub refuses.
+        """
+        if kwargs:
+            raise ConfigError(f"upload_to_hub doesn't take {', '.join(kwargs)}.")
+        folder = Path(checkpoint_dir)
+        verify_folder(folder)
+        where = ""
+        if self._parallel.is_master:
+            where = checkpoint.upload_folder(folder, hub_model_id, token=hub_token, private=private, message=commit_message)
+        found: str = self._parallel.broadcast(where)
+        return found
+
+    # Answers ------------------------------------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        inputs: Sequence[InputFeature | Trajectory],
+        sampling_params: SamplingParams | None = None,
+        *,
+        adapter_name: str = "",
+        disable_lora: bool = False,
+    ) -> list[SampleResponse]:
+        """What the model answers now: one response for each prompt, in order; greedy at temperature 0.
+
+        Trajectories need a template (``set_template``). Meant for looking at a model while it trains; a sampler is faster.
+        """
+        state = self._state(adapter_name)
+        with self._running(state, training=False, disable_lora=disable_lora), self._precision.context():
+            return generate(self._base, state.template, inputs, sampling_params or SamplingParams(), device=self._device)
+
+
+def _needs_of(outputs: Sequence[str]) -> Needs:
+    known = [name for name in Needs.__dataclass_fields__]
+    unknown = [name for name in outputs if name not in known]
+    if unknown or not outputs:
+        raise ConfigError(f"A forward pass gives {', '.join(known)}; not {', '.join(unknown) or 'nothing'}.")
+    return Needs(**dict.fromkeys(outputs, True))
+
+
+def _first_row(inputs: Any) -> Any:
+    return inputs if isinstance(inputs, Mapping) else inputs[0]
