@@ -1,6 +1,7 @@
 """Every Python snippet in README, CONTRIBUTING, docs and cookbook pages runs.
 
-The snippets of a page marked ``python continues`` go on where the one before ended; ``python notest`` ones need what a test can't have.
+A snippet marked ``python continues`` goes on where the one before it on the page ended; one marked ``python notest`` needs what a test
+can't have.
 """
 
 import os

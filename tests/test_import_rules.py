@@ -1,4 +1,4 @@
-"""What may import what, beyond the layers that import-linter holds: a plugin imports another only where its pyproject.toml says so."""
+"""What may import what, beyond the layers: a plugin imports another only where its pyproject.toml says so."""
 
 import ast
 import tomllib

@@ -29,7 +29,9 @@ print('trained')
 """
 
 
-def test_an_installed_plugin_is_listed_importable_and_trainable_and_gone_when_removed(child_environment, build_wheel, checkout: Path):
+def test_an_installed_plugin_is_listed_importable_and_trainable_and_gone_when_removed(
+    child_environment, build_wheel, checkout: Path
+):
     name = "twinkle-plugin-stranger"
     assert name not in child_environment.plugins()
     child_environment.install("-q", "--no-deps", str(build_wheel(checkout / "tests" / "data" / name)))
@@ -41,7 +43,9 @@ def test_an_installed_plugin_is_listed_importable_and_trainable_and_gone_when_re
     assert "No loss named 'StrangersLoss'" in gone.stderr
 
 
-def test_a_plugin_that_raises_at_import_costs_one_warning_and_no_command(child_environment, build_wheel, checkout: Path, tmp_path: Path):
+def test_a_plugin_that_raises_at_import_costs_one_warning_and_no_command(
+    child_environment, build_wheel, checkout: Path, tmp_path: Path
+):
     source = checkout / "tests" / "data" / "twinkle-plugin-stranger"
     broken = tmp_path / "broken"
     for path in source.rglob("*"):

@@ -1,7 +1,7 @@
 """The command line: ``twinkle``.
 
-``main`` answers ``--version`` itself, importing nothing: it is what scripts and shells ask most, and it has a budget. Everything else
-is in ``twinkle.cli.app``.
+``main`` answers ``--version`` itself, importing nothing: it is what scripts and shells ask most, and it has a budget. Everything
+else is in ``twinkle.cli.app``.
 """
 
 import sys

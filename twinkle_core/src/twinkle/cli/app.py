@@ -6,11 +6,13 @@ A ``TwinkleError`` becomes one readable message and exit status 1; any other exc
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from twinkle import __version__
 from twinkle.cli import plugins
@@ -21,6 +23,17 @@ BUILT_IN = frozenset({"plugins"})
 
 _ELSEWHERE = {"quickstart": "pip install 'twinkle-plugin-tiny[quickstart]'"}
 """Commands that first-party plugins add, and what installs them: shown when somebody asks for one that isn't there."""
+
+
+class _WarningHandler(logging.Handler):
+    """Shows what the registry warns of (a broken plugin, mostly) as one line on standard error."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(f"[yellow]Warning:[/] {escape(record.getMessage())}", soft_wrap=True, highlight=False)
 
 
 def _show_version(wanted: bool) -> None:
@@ -60,6 +73,8 @@ def run(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     command = next((word for word in arguments if not word.startswith("-")), None)
     console = Console(stderr=True)
+    handler = _WarningHandler(console)
+    logging.getLogger("twinkle_registry").addHandler(handler)
     try:
         app = build_app(with_plugins=command not in BUILT_IN)
         if command in _ELSEWHERE and command not in {row.name for row in app.registered_commands}:
@@ -71,3 +86,5 @@ def run(arguments: list[str] | None = None) -> None:
         console.print("[red]Error:[/] ", end="")
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
+    finally:
+        logging.getLogger("twinkle_registry").removeHandler(handler)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ from twinkle.cli.doctor import Finding, examine
 from twinkle.component import default_registry
 from twinkle.errors import ComponentNotFoundError
 from twinkle.kinds import KINDS, get_kind
+from twinkle_registry.rows import ComponentRow, PluginRow
 
 app = typer.Typer(help="Show installed plugins and their components.", no_args_is_help=True)
 
@@ -49,30 +51,32 @@ def list_plugins(
     registry = default_registry()
     rows = [row.as_dict() for row in registry.components(kind)]
     if as_json:
-        plugins = [row.as_dict() for row in registry.plugins()]
-        _print_json({"plugins": plugins, "components": rows, "problems": [problem.as_dict() for problem in registry.problems()]})
-        return
-    console = Console()
-    table = Table("kind", "name", "plugin", "version", "summary", box=None, header_style="bold", pad_edge=False)
-    summaries = {row.distribution: row.summary for row in registry.plugins()}
-    shown: set[str] = set()
-    for row in sorted(rows, key=lambda row: (row["distribution"], row["kind"], row["name"])):
-        first = row["distribution"] not in shown
-        shown.add(row["distribution"])
-        table.add_row(
-            row["kind"], f"[bold]{escape(row['name'])}[/]", row["distribution"], row["version"],
-            escape(summaries[row["distribution"]]) if first else "",
+        _print_json(
+            {
+                "plugins": [row.as_dict() for row in registry.plugins()],
+                "components": rows,
+                "problems": [problem.as_dict() for problem in registry.problems()],
+            }
         )
-    if kind is None:
-        for plugin in registry.plugins():
-            if plugin.distribution not in shown:
-                table.add_row("", "", plugin.distribution, plugin.version, escape(plugin.summary))
-    if table.row_count:
-        console.print(table)
-    else:
+        return
+    plugins = [row for row in registry.plugins() if kind is None or any(part["distribution"] == row.distribution for part in rows)]
+    console = Console(highlight=False)
+    if not plugins:
         console.print(f"No {kind + ' components' if kind else 'plugins'} installed. Plugins are packages named twinkle-plugin-*.")
-    for problem in registry.problems():
-        console.print(f"[yellow]warning:[/] {escape(problem.message)}", soft_wrap=True)
+    for plugin in plugins:
+        names: dict[str, list[str]] = {}
+        for row in rows:
+            if row["distribution"] == plugin.distribution:
+                names.setdefault(row["kind"], []).append(row["name"])
+        _show_plugin(console, plugin, names)
+
+
+def _show_plugin(console: Console, plugin: PluginRow, names: Mapping[str, list[str]]) -> None:
+    console.print(f"[bold]{plugin.distribution}[/] [dim]{plugin.version}[/]  {escape(plugin.summary)}")
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for kind, found in sorted(names.items()):
+        grid.add_row(f"  [cyan]{kind}[/]", escape(", ".join(sorted(found))))
+    console.print(grid)
 
 
 @app.command("info")
@@ -109,7 +113,7 @@ def info(
         _show_component(console, row)
 
 
-def _show_component(console: Console, row: Any) -> None:
+def _show_component(console: Console, row: ComponentRow) -> None:
     pure = ", pure" if row.pure else ""
     console.print(f"\n[bold]{escape(row.name)}[/] ({row.kind}{pure}) from {row.distribution} {row.version}, {escape(row.entry)}")
     if not row.config:
@@ -119,7 +123,9 @@ def _show_component(console: Console, row: Any) -> None:
         bounds = [f"{label} {field[key]}" for label, key in (("≥", "min"), ("≤", "max")) if field.get(key) is not None]
         allowed = " | ".join(map(str, field["choices"])) if field.get("choices") else ", ".join(bounds)
         default = field.get("default")
-        table.add_row(option, str(field.get("type", "")), "" if default is None else str(default), allowed, escape(field.get("doc") or ""))
+        table.add_row(
+            option, str(field.get("type", "")), "" if default is None else str(default), allowed, escape(field.get("doc") or "")
+        )
     console.print(table)
 
 
