@@ -31,14 +31,14 @@ class TurnShape:
         opens_turn: the header belongs to assistant turns alone (else it is the end of what a user says, as ``[/INST]``).
         prefilled: what the generation prompt puts after the header, as ``<think>\\n``. Empty for most.
         ends: end-of-turn markers without white space. Empty where the template writes none.
-        trailing: white space that follows each turn's content where there is no marker.
+        closing: what follows the marker of a chat's last turn; without markers, the white space that follows every turn's content.
     """
 
     header: str
     opens_turn: bool
     prefilled: str
     ends: tuple[str, ...]
-    trailing: str
+    closing: str
 
 
 class AssistantSpans:
@@ -116,8 +116,10 @@ class AssistantSpans:
         if text.startswith(prompt):
             return len(prompt)
         prefilled = self.shape.prefilled if self.shape else ""
-        if prefilled and prompt.endswith(prefilled) and text.startswith(prompt.removesuffix(prefilled)):
-            return len(prompt) - len(prefilled)
+        # A turn from earlier may lack what the generation prompt fills in, or the white space at its end.
+        for shorter in (prompt.removesuffix(prefilled), prompt.rstrip()):
+            if text.startswith(shorter):
+                return len(shorter)
         return None
 
     def _end_by_prefix(self, text: str, up_to: Messages, tools: Tools) -> int | None:
@@ -130,7 +132,7 @@ class AssistantSpans:
     def _by_mark(self, text: str, messages: Messages, tools: Tools, turn: int) -> Span | None:
         """Bounds of the turn from a render in which its content is a mark: the text around the turn has to stay the same."""
         shape = self.shape
-        if shape is None or not shape.opens_turn:
+        if shape is None or not (shape.opens_turn or (turn and messages[turn - 1]["role"] == "user")):
             return None
         mark = _MARK
         while mark in text:
@@ -145,8 +147,8 @@ class AssistantSpans:
         at = marked.index(mark)
         start = marked.rfind(shape.header, 0, at) + len(shape.header)
         end = _first_end(marked, shape.ends, at)
-        if not shape.ends and not messages[turn].get("tool_calls") and marked.startswith(shape.trailing, at + len(mark)):
-            end = at + len(mark) + len(shape.trailing)
+        if not shape.ends and not messages[turn].get("tool_calls") and marked.startswith(shape.closing, at + len(mark)):
+            end = at + len(mark) + len(shape.closing)
         tail = marked[end:]
         if start < len(shape.header) or end < 0 or text[:start] != marked[:start] or not text.endswith(tail):
             return None
@@ -155,9 +157,11 @@ class AssistantSpans:
         return start, len(text) - len(tail)
 
     def _cut(self, text: str, start: int, end: int) -> int:
-        """The end of a turn without the white space after its end-of-turn marker."""
-        stripped = text[start:end].rstrip()
+        """The end of a turn without what a template puts after its end-of-turn marker."""
         ends = (*(self.shape.ends if self.shape else ()), *self._stop_tokens)
+        if end == len(text) and self.shape and text[start:].removesuffix(self.shape.closing).endswith(self.shape.ends):
+            end -= len(self.shape.closing)
+        stripped = text[start:end].rstrip()
         return start + len(stripped) if ends and stripped.endswith(ends) else end
 
     @staticmethod
@@ -189,17 +193,17 @@ def learn_shape(template: ChatTemplate, stop_tokens: Sequence[str] = ()) -> Turn
         header, generation_prompt = _common_prefix(_common_prefix(*headers), prompted), prompted
     if not header.strip():
         return None
-    ends, trailing = _ends(text, stop_tokens)
-    return TurnShape(header, opens_turn, generation_prompt[len(header) :], ends, trailing)
+    ends, closing = _ends(text, stop_tokens)
+    return TurnShape(header, opens_turn, generation_prompt[len(header) :], ends, closing)
 
 
 def _ends(text: str, stop_tokens: Sequence[str]) -> tuple[tuple[str, ...], str]:
-    """End-of-turn markers, and without one what else follows an answer: what the last answer and one before a user's turn share."""
+    """The markers that end a turn, which an answer before a user's turn shows as well, and what else follows the last answer."""
     last = text[text.index(_ANSWERS[1]) + len(_ANSWERS[1]) :]
     inner = _between(text, _ANSWERS[0], _USERS[1])
     shared = _common_prefix(last, inner)
     if shared.strip():
-        return (shared.rstrip(),), ""
+        return (shared.rstrip(),), last[len(shared.rstrip()) :]
     first = min((token for token in stop_tokens if token in inner), key=inner.index, default=None)
     if last.strip() and first:
         return (last.rstrip(), inner[: inner.index(first) + len(first)]), ""
