@@ -14,6 +14,7 @@ import pytest
 
 COOKBOOK = Path(__file__).resolve().parents[1] / "cookbook"
 ROWS = 320
+CHECKPOINT = Path("output/last-checkpoint")
 LAUNCHERS = {
     "quickstart.py": [sys.executable],
     "quickstart_torchrun.py": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"],
@@ -95,7 +96,7 @@ def test_the_checkpoint_loads_with_peft_alone(alone):
     import twinkle.hub
 
     base = AutoModelForCausalLM.from_pretrained(twinkle.hub.download_model("tiny://models/twinkle-tiny-qwen3"))
-    model = PeftModel.from_pretrained(base, alone.folder / "last-checkpoint")
+    model = PeftModel.from_pretrained(base, alone.folder / CHECKPOINT)
     trained = [parameter for name, parameter in model.named_parameters() if "lora_B" in name]
     assert len(trained) == 5 * 7  # layers, linear modules of each
     assert all(parameter.abs().max() > 0 for parameter in trained)
@@ -112,7 +113,7 @@ def test_every_rank_measures_the_same(together):
 def test_two_processes_end_with_the_weights_of_one(alone, together):
     from safetensors.numpy import load_file
 
-    weights = [load_file(run.folder / "last-checkpoint" / "adapter_model.safetensors") for run in (alone, together)]
+    weights = [load_file(run.folder / CHECKPOINT / "adapter_model.safetensors") for run in (alone, together)]
     assert weights[0].keys() == weights[1].keys()
     for name, value in weights[0].items():
         assert value == pytest.approx(weights[1][name], abs=1e-4), name

@@ -79,7 +79,11 @@ def check_requirements() -> None:
 def _run(settings: QuickstartSettings, console: Console) -> dict[str, Any]:
     from twinkle_plugin_tiny.curve import draw_curve, save_curve
 
-    console.print(f"Teaching a model of 4.5 million parameters that it is {settings.name!r} by {settings.author!r}.", markup=False)
+    console.print(
+        f"Teaching a model of 4.5 million parameters that it is {settings.name!r} by {settings.author!r}.",
+        markup=False,
+        soft_wrap=True,
+    )
     run = Quickstart(settings)
     before = run.ask()
     _show_answers(console, "Before", before)

@@ -97,7 +97,7 @@ class Quickstart:
         from twinkle.data_format import SamplingParams
 
         chats = [{"messages": [{"role": "user", "content": question}]} for question in questions]
-        responses = self.model.sample(chats, SamplingParams(max_tokens=_ANSWER_TOKENS, temperature=0.0))
+        responses = self.model.generate(chats, SamplingParams(max_tokens=_ANSWER_TOKENS, temperature=0.0))
         return {question: response.sequences[0].text.strip() for question, response in zip(questions, responses, strict=True)}
 
     def train(self, on_step: OnStep) -> None:
