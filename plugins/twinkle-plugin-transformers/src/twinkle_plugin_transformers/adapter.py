@@ -153,8 +153,3 @@ def check_positive(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"{name} has to be a positive whole number, not {value!r}.")
     return value
-
-
-def reported(config: Mapping[str, Any]) -> str:
-    """Options as ``name=value, …`` for people."""
-    return ", ".join(f"{name}={value!r}" for name, value in config.items())

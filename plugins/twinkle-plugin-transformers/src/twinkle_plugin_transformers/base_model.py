@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from twinkle.errors import ConfigError
 from twinkle_plugin_transformers.precision import Precision
@@ -40,7 +39,7 @@ def load_base_model(
     device: torch.device,
     seed: int,
     options: Mapping[str, Any],
-) -> nn.Module:
+) -> Any:
     """The model on its device, in evaluation mode.
 
     With a ``folder`` its weights; else random ones from ``config``, the same for the same ``seed`` on every rank. ``options`` go to

@@ -1,15 +1,15 @@
 """Checkpoints of a model: which files, in whose formats.
 
 Adapters are in PEFT's own format (``adapter_model.safetensors``, ``adapter_config.json``) and full models in Transformers'
-(``save_pretrained``), so other tools read them; beside them lie the training state and the index. Leans on ``checkpoint_folder`` for
-writing whole folders and on ``trainer_state`` for everything but weights.
+(``save_pretrained``), so other tools read them; beside them lie the training state and the index. Leans on ``checkpoint_folder``
+for writing whole folders and on ``trainer_state`` for everything but weights.
 """
 
 from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from twinkle.errors import CheckpointError, ConfigError
 from twinkle.hub import download_model
 from twinkle_plugin_transformers.adapter import AdapterState
-from twinkle_plugin_transformers.checkpoint_folder import read_tensors
+from twinkle_plugin_transformers.checkpoint_folder import read_tensors, verify_folder, write_folder
+from twinkle_plugin_transformers.data_parallel import DataParallel
 from twinkle_plugin_transformers.injection import AdapterSet
+from twinkle_plugin_transformers.trainer_state import random_state, read_training_state, write_training_state
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _TOKENIZER_FILES = (
@@ -56,22 +58,84 @@ def read_adapter(config_or_dir: Any) -> tuple[Any, dict[str, Tensor] | None]:
     return config, read_tensors(folder / ADAPTER_WEIGHTS)
 
 
-def write_weights(
-    folder: Path, base: Any, adapters: AdapterSet, state: AdapterState, source: Path | None, model_id: str | None
-) -> None:
-    """Write the weights that ``state`` trains; a full model also with its tokenizer, where the folder it came from has one."""
-    if state.name:
-        tensors = {name: value.detach().cpu().contiguous() for name, value in adapters.state_dict(state.name).items()}
-        save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-        config = copy.deepcopy(adapters.config(state.name))
-        config.inference_mode = True  # as PEFT itself saves it
-        config.base_model_name_or_path = model_id
-        config.save_pretrained(str(folder))
-        return
-    base.save_pretrained(folder)
-    for name in _TOKENIZER_FILES:
-        if source is not None and (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
+class Checkpoints:
+    """Writes and reads one model's checkpoints, together with the other ranks."""
+
+    def __init__(
+        self,
+        base: Any,
+        adapters: AdapterSet,
+        *,
+        parallel: DataParallel,
+        device: torch.device,
+        source: Path | None,
+        model_id: str | None,
+    ) -> None:
+        self._base, self._adapters = base, adapters
+        self._parallel, self._device = parallel, device
+        self._source, self._model_id = source, model_id
+
+    def save(self, target: Path, state: AdapterState, *, training: bool, data: dict[str, Any]) -> Path:
+        """Write ``target`` on the master; ``training`` adds everything that resuming needs. Every rank has to call it.
+
+        Raises:
+            CheckpointError: it can't be written; every rank raises it.
+        """
+        randoms = self._parallel.gather(random_state(self._device)) if training else []
+
+        def fill(folder: Path) -> None:
+            self._write_weights(folder, state)
+            if training:
+                write_training_state(folder, state, randoms=randoms, data=data)
+
+        self._on_master(lambda: write_folder(target, fill))
+        return target
+
+    def read(self, folder: Path, state: AdapterState, *, training: bool) -> dict[str, Any]:
+        """Take over what ``folder`` holds, once all of it was found right; returns the data position.
+
+        Raises:
+            CheckpointError: it isn't whole, or doesn't fit; nothing was changed.
+        """
+        verify_folder(folder)
+        weights = ReadWeights(folder, self._base, self._adapters, state)
+        found = read_training_state(folder, state) if training else None
+        weights.apply()
+        return {} if found is None else found.apply(state, rank=self._parallel.rank, device=self._device)
+
+    def upload(self, folder: Path, repo: str, *, token: str | None, private: bool, message: str) -> str:
+        """Publish a whole checkpoint from the master; returns where. Every rank has to call it."""
+        verify_folder(folder)
+        where: str = self._on_master(lambda: upload_folder(folder, repo, token=token, private=private, message=message))
+        return where
+
+    def _on_master(self, act: Callable[[], Any]) -> Any:
+        """What ``act`` returns on the master, on every rank; or what it raises there, so that no rank waits for one that failed."""
+        result, problem = None, None
+        if self._parallel.is_master:
+            try:
+                result = act()
+            except Exception as error:
+                problem = error
+        result, problem = self._parallel.broadcast((result, problem))
+        if problem is not None:
+            raise problem
+        return result
+
+    def _write_weights(self, folder: Path, state: AdapterState) -> None:
+        """Write what ``state`` trains; a full model also with its tokenizer, where the folder it came from has one."""
+        if state.name:
+            tensors = {name: value.detach().cpu().contiguous() for name, value in self._adapters.state_dict(state.name).items()}
+            save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+            config = copy.deepcopy(self._adapters.config(state.name))
+            config.inference_mode = True  # as PEFT itself saves it
+            config.base_model_name_or_path = self._model_id
+            config.save_pretrained(str(folder))
+            return
+        self._base.save_pretrained(folder)
+        for name in _TOKENIZER_FILES:
+            if self._source is not None and (self._source / name).is_file():
+                shutil.copyfile(self._source / name, folder / name)
 
 
 class ReadWeights:
@@ -84,23 +148,24 @@ class ReadWeights:
             CheckpointError: they are missing, cut short, or another model's.
         """
         self._base, self._adapters, self._name = base, adapters, state.name
+        self._tensors: Mapping[str, Tensor]
         if state.name:
             self._tensors = read_tensors(folder / ADAPTER_WEIGHTS)
-            adapters.check_state(state.name, self._tensors, folder)
+            adapters.check_state(state.name, dict(self._tensors), folder)
         else:
             self._tensors = _read_full(folder, base)
 
     def apply(self) -> None:
         """Make them the model's."""
         if self._name:
-            self._adapters.load_state(self._name, self._tensors)
+            self._adapters.load_state(self._name, dict(self._tensors))
             return
         with torch.no_grad():
             for name, value in self._base.state_dict().items():
                 value.copy_(self._tensors[name])
 
 
-def _read_full(folder: Path, base: Any) -> Mapping[str, Any]:
+def _read_full(folder: Path, base: Any) -> Mapping[str, Tensor]:
     """The weights of a full model, read by the model's own class, which knows how it maps files to parameters."""
     if (folder / "adapter_config.json").is_file():
         raise CheckpointError(f"{folder} holds an adapter, but this model is trained in full. Add an adapter first.")

@@ -52,7 +52,7 @@ class DataParallel:
         bucket = options.pop("bucket_cap_mb", _BUCKET_MB)
         if options:
             raise ConfigError(
-                f"ddp_config doesn't take {', '.join(options)}: gradients are reduced once a step, without hooks. It takes bucket_cap_mb."
+                f"ddp_config takes bucket_cap_mb only, not {', '.join(options)}: gradients are reduced once a step, without hooks."
             )
         runtime = current_runtime()
         mesh = mesh or runtime.device_mesh

@@ -21,8 +21,8 @@ def generate(
 ) -> list[SampleResponse]:
     """Sample ``params.num_samples`` completions for each of ``inputs``, in order.
 
-    With a seed and a temperature, prompts are sampled one by one, so that a sample doesn't depend on its batch, and the global random
-    state isn't touched.
+    With a seed and a temperature, prompts are sampled one by one, so that a sample doesn't depend on its batch, and the global
+    random state isn't touched.
 
     Raises:
         ConfigError: an input is a trajectory and there is no template.

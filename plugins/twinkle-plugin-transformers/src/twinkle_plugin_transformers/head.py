@@ -8,6 +8,7 @@ recomputed. Knows nothing of models, batches or losses.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+
+from twinkle.errors import ConfigError
 
 CHUNK_BYTES = 16 << 20
 """Float32 logits that are made at a time: few enough to stay near the cache, and 64 rows already run at the full speed of a
@@ -33,6 +36,19 @@ class Needs:
     mean_logps: bool = False
     entropies: bool = False
     correct: bool = False
+
+    @classmethod
+    def of(cls, outputs: Collection[str]) -> Needs:
+        """The needs of whoever asks for these outputs by name.
+
+        Raises:
+            ConfigError: there is no output of such a name, or none was named.
+        """
+        known = list(cls.__dataclass_fields__)
+        unknown = [name for name in outputs if name not in known]
+        if unknown or not outputs:
+            raise ConfigError(f"A forward pass gives {', '.join(known)}; not {', '.join(unknown) or 'nothing'}.")
+        return cls(**dict.fromkeys(outputs, True))
 
     def __or__(self, other: Needs) -> Needs:
         return Needs(**{name: getattr(self, name) or getattr(other, name) for name in self.__dataclass_fields__})
@@ -121,7 +137,7 @@ class _FrozenHead(torch.autograd.Function):
             part = _softmax_parts(logits, labels[rows], needs)
             for name in names:
                 scores[name][rows] = getattr(part, name)
-            if correct is not None:
+            if correct is not None and part.correct is not None:
                 correct[rows] = part.correct
             if jacobians:
                 _write_jacobians(jacobians, rows, part, labels[rows], weight, mean_weight)
@@ -209,8 +225,11 @@ def _trainable_head(hidden: Tensor, labels: Tensor, head: nn.Module, needs: Need
             parts.append(checkpoint(_score_by_module, piece, y, head, needs, use_reentrant=False))
         else:
             parts.append(_score_by_module(piece, y, head, needs))
-    joined = [None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)]
-    return LabelScores(*joined)
+    logps, mean_logps, entropies, correct = (
+        None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)
+    )
+    assert logps is not None
+    return LabelScores(logps, mean_logps, entropies, correct)
 
 
 def _score_by_module(hidden: Tensor, labels: Tensor, head: nn.Module, needs: Needs) -> tuple[Tensor | None, ...]:

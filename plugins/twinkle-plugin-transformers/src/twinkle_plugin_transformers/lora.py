@@ -56,7 +56,7 @@ class FusedLoraLinear(LoraLinear):
         a, b = self.lora_A[adapter].weight, self.lora_B[adapter].weight
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        if not x.dtype == base.weight.dtype:
+        if x.dtype != base.weight.dtype:
             out = super().forward(x)
             return out
         # Where the base is in bfloat16 and the adapter in float32, the product is in bfloat16 as under autocast, and the

@@ -6,7 +6,6 @@ checkpoints, generation). Holds the base model and one object for each adapter, 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,30 +16,30 @@ from torch import Tensor, nn
 
 from twinkle.component import make_component
 from twinkle.data_format import InputFeature, ModelOutput, SampleResponse, SamplingParams, Trajectory
-from twinkle.errors import AdapterError, ConfigError
+from twinkle.errors import ConfigError
 from twinkle.hub import download_model
 from twinkle.metric import Measurements
 from twinkle.model import TwinkleModel
 from twinkle.patch import apply_patch
-from twinkle_plugin_transformers import checkpoint, steps
-from twinkle_plugin_transformers.adapter import AdapterState, Pending, check_positive, reported
+from twinkle_plugin_transformers import steps
+from twinkle_plugin_transformers.adapter import AdapterState, Pending, check_positive
 from twinkle_plugin_transformers.base_model import load_base_model, resolve_model_class
-from twinkle_plugin_transformers.checkpoint_folder import checkpoint_path, verify_folder, write_folder
+from twinkle_plugin_transformers.checkpoint import Checkpoints
+from twinkle_plugin_transformers.checkpoint_folder import checkpoint_path
 from twinkle_plugin_transformers.data_parallel import DataParallel
 from twinkle_plugin_transformers.description import describe
-from twinkle_plugin_transformers.head import Needs
 from twinkle_plugin_transformers.generation import generate
+from twinkle_plugin_transformers.head import Needs
 from twinkle_plugin_transformers.injection import AdapterSet
 from twinkle_plugin_transformers.micro_batches import join_outputs, split_rows
 from twinkle_plugin_transformers.optimizers import build_optimizer, build_scheduler
 from twinkle_plugin_transformers.outputs import ForwardPass, detached
 from twinkle_plugin_transformers.precision import Precision
-from twinkle_plugin_transformers.trainer_state import random_state, read_training_state, write_training_state
+from twinkle_plugin_transformers.states import AdapterStates
 
 if TYPE_CHECKING:
     from twinkle.device_mesh import DeviceMesh
 
-_log = logging.getLogger("twinkle.model")
 _SEED = 42
 
 
@@ -88,12 +87,11 @@ class TransformersModel(TwinkleModel):
         self._device = torch.device(self._parallel.runtime.device)
         self._precision = Precision.choose(mixed_precision, self._device.type, dtype)
         self._precision.loss_scale(grad_scaler_config)  # refuses what it doesn't know
-        self._grad_scaler_config = grad_scaler_config
         seed = self._parallel.runtime.seeds.seed
         self._seed = _SEED if seed is None else seed
         self.model_id = None if model_id is None else str(model_id)
         self._folder = None if model_id is None else download_model(str(model_id))
-        self._base: Any = load_base_model(
+        self._base = load_base_model(
             resolve_model_class(model_cls),
             self._folder,
             config,
@@ -106,13 +104,22 @@ class TransformersModel(TwinkleModel):
             self._base.gradient_checkpointing_enable({"use_reentrant": False})
         self._adapters = AdapterSet(self._base, seed=self._seed)
         self._forward_pass = ForwardPass(self._base, self._precision)
-        self._states: dict[str, AdapterState] = {}
+        self._checkpoints = Checkpoints(
+            self._base, self._adapters, parallel=self._parallel, device=self._device, source=self._folder, model_id=self.model_id
+        )
+        self._states = AdapterStates(
+            self._base,
+            self._adapters,
+            device=self._device,
+            gather=self._parallel.gather,
+            loss_scale=lambda: self._precision.loss_scale(grad_scaler_config),
+        )
 
     @property
     def model(self) -> nn.Module:
         """The Transformers model, with PEFT's layers in it where there are adapters."""
-        base: nn.Module = self._base
-        return base
+        found: nn.Module = self._base
+        return found
 
     @property
     def device(self) -> torch.device:
@@ -132,77 +139,14 @@ class TransformersModel(TwinkleModel):
             AdapterError: there is one of that name, or the full parameters are being trained; nothing was changed.
             ConfigError: the configuration doesn't fit the model; nothing was changed.
         """
-        if kwargs:
-            raise ConfigError(f"add_adapter_to_model doesn't take {', '.join(kwargs)}.")
-        if not adapter_name or not adapter_name.isidentifier():
-            raise ConfigError(f"An adapter's name has to be made of letters, digits and underscores, not {adapter_name!r}.")
-        if adapter_name in self._states:
-            raise AdapterError(f"There is an adapter {adapter_name!r} already. {self._listed()}")
-        full = self._states.get("")
-        if full is not None and (full.optimizer is not None or full.accumulation.micro_batches):
-            raise AdapterError("The full parameters of this model are being trained; an adapter can't be added to it any more.")
-        accumulation = check_positive("gradient_accumulation_steps", gradient_accumulation_steps)
-        config, weights = checkpoint.read_adapter(config_or_dir)
-        parameters = self._adapters.add(adapter_name, config)
-        try:
-            if weights is not None:
-                self._adapters.check_state(adapter_name, weights, Path(str(config_or_dir)))
-                self._adapters.load_state(adapter_name, weights)
-            state = self._new_state(adapter_name, parameters, self._adapters.config(adapter_name))
-        except Exception:
-            self._adapters.remove(adapter_name)
-            raise
-        state.gradient_accumulation_steps = accumulation
-        if full is not None:  # what was chosen before there was an adapter holds for it
-            state.loss, state.processor, state.template = full.loss, full.processor, full.template
-            del self._states[""]
-        self._states[adapter_name] = state
-
-    def _new_state(self, name: str, parameters: list[nn.Parameter], config: Any) -> AdapterState:
-        state = AdapterState(
-            name=name,
-            parameters=parameters,
-            loss=make_component("loss", "CrossEntropyLoss"),
-            processor=make_component("processor", "InputProcessor", device=self._device),
-            config=config,
-            loss_scale=self._precision.loss_scale(self._grad_scaler_config),
-        )
-        for metric in ("LossMetric", "TrainMetric"):
-            self._attach_metric(state.train_metrics, metric, {})
-        self._attach_metric(state.eval_metrics, "LossMetric", {})
-        return state
-
-    def _attach_metric(self, metrics: list[Any], reference: object, config: Mapping[str, Any]) -> None:
-        metric = make_component("metric", reference, **config)
-        metric.gather = self._parallel.gather
-        metrics.append(metric)
-
-    def _state(self, adapter_name: str) -> AdapterState:
-        """The state that a call is about.
-
-        Raises:
-            AdapterError: no adapter has that name, or there are several and none was named.
-        """
-        if adapter_name:
-            if adapter_name not in self._states:
-                raise AdapterError(f"There is no adapter {adapter_name!r}. {self._listed()}")
-            return self._states[adapter_name]
-        if len(self._states) > 1:
-            raise AdapterError(f"Which adapter? Give adapter_name. {self._listed()}")
-        if not self._states:
-            trained = [parameter for parameter in self._base.parameters() if parameter.requires_grad]
-            self._states[""] = self._new_state("", trained, None)
-        return next(iter(self._states.values()))
-
-    def _listed(self) -> str:
-        names = [name for name in self._states if name]
-        return f"Adapters: {', '.join(names)}." if names else "This model has no adapters; add one with add_adapter_to_model."
+        _refuse("add_adapter_to_model", kwargs)
+        self._states.add(adapter_name, config_or_dir, gradient_accumulation_steps=gradient_accumulation_steps)
 
     # Forward and backward -----------------------------------------------------------------------------------------------------
 
     def forward(self, *, inputs: Any, adapter_name: str = "", temperature: float = 1.0, **kwargs: Any) -> ModelOutput:
         """A forward pass in training mode that ``calculate_loss`` and ``backward`` can follow. ``kwargs`` are kept for the loss."""
-        state = self._state(adapter_name)
+        state = self._states.find(adapter_name)
         needs = state.loss_needs()
         with self._running(state, training=True):
             batch = self._collate(state, inputs)
@@ -224,17 +168,17 @@ class TransformersModel(TwinkleModel):
     ) -> ModelOutput:
         """A forward pass in evaluation mode, without gradients, giving ``outputs`` (names of ``ModelOutput``).
 
-        ``calculate_loss`` may follow (``kwargs`` are kept for the loss), and metrics of evaluation take it in. ``disable_lora`` runs
-        the base model alone; adapters are back afterwards, also where something raises.
+        ``calculate_loss`` may follow (``kwargs`` are kept for the loss), and metrics of evaluation take it in. ``disable_lora``
+        runs the base model alone; adapters are back afterwards, also where something raises.
 
         Raises:
             ConfigError: there is no output of that name.
         """
-        state = self._state(adapter_name)
-        asked = _needs_of(outputs)
+        state = self._states.find(adapter_name)
+        asked = Needs.of(outputs)
         needs = asked | state.loss_needs() | state.metric_needs(training=False)
-        if "labels" not in _first_row(inputs) and not asked.per_label:
-            needs = asked
+        if not asked.per_label and "labels" not in (inputs if isinstance(inputs, Mapping) else inputs[0]):
+            needs = asked  # without labels there is no loss
         parts, batches = [], []
         with self._running(state, training=False, disable_lora=disable_lora):
             whole = self._encoded(state, inputs)
@@ -254,7 +198,7 @@ class TransformersModel(TwinkleModel):
         Raises:
             ConfigError: there was no forward pass.
         """
-        state = self._state(adapter_name)
+        state = self._states.find(adapter_name)
         passed = state.last_pass
         if passed is None:
             raise ConfigError("There is nothing to calculate a loss of: call forward or forward_only first.")
@@ -268,7 +212,7 @@ class TransformersModel(TwinkleModel):
         Raises:
             ConfigError: there is no forward pass that ``forward`` and ``calculate_loss`` made.
         """
-        state = self._state(adapter_name)
+        state = self._states.find(adapter_name)
         passed, state.train_pass = state.train_pass, None
         if passed is None or passed.loss_output is None:
             raise ConfigError("There is no loss to go back from: call forward and calculate_loss first.")
@@ -294,7 +238,7 @@ class TransformersModel(TwinkleModel):
         Returns:
             The outputs that the loss and the metrics needed, without their graph, and ``loss``: the mean over the tokens.
         """
-        state = self._state(adapter_name)
+        state = self._states.find(adapter_name)
         parts: list[ModelOutput] = []
         losses = []
         for rows, extra in split_rows(self._encoded(state, inputs), micro_batch_size, kwargs):
@@ -346,34 +290,34 @@ class TransformersModel(TwinkleModel):
 
     def clip_grad_norm(self, max_grad_norm: float = 1.0, *, adapter_name: str = "") -> float:
         """Normalise and clip the accumulated gradients; returns their norm before clipping, 0 where no step is due."""
-        state = self._state(adapter_name)
+        state = self._states.find(adapter_name)
         return steps.clip(state, self._parallel, max_grad_norm) if state.due() else 0.0
 
     def step(self, *, adapter_name: str = "") -> None:
         """An optimizer step, where one is due."""
-        state = self._state(adapter_name)
+        state = self._states.find(adapter_name)
         if state.due():
             steps.step(state, self._parallel)
 
     def zero_grad(self, *, adapter_name: str = "") -> None:
         """Forget the accumulated gradients, where a step was due; between, they go on accumulating."""
-        state = self._state(adapter_name)
+        state = self._states.find(adapter_name)
         if state.due():
             state.zero_grad()
 
     def lr_step(self, *, adapter_name: str = "") -> None:
         """A step of the schedule, where an optimizer step was made since the last."""
-        steps.advance_schedule(self._state(adapter_name))
+        steps.advance_schedule(self._states.find(adapter_name))
 
     def clip_grad_and_step(
         self, max_grad_norm: float = 1.0, *, gradient_accumulation_steps: int | None = None, adapter_name: str = ""
     ) -> float | None:
-        """Clip, step, advance the schedule and forget the gradients, where a step is due; returns the norm before clipping, else None.
+        """Clip, step, advance the schedule and forget the gradients, where a step is due.
 
-        ``gradient_accumulation_steps`` overrides the adapter's for this call; 1 makes a step of whatever has been accumulated, such
-        as the rest at the end of the data.
+        Returns the norm before clipping, or None where no step was due. ``gradient_accumulation_steps`` overrides the adapter's for
+        this call; 1 makes a step of whatever has been accumulated, such as the rest at the end of the data.
         """
-        state = self._state(adapter_name)
+        state = self._states.find(adapter_name)
         if gradient_accumulation_steps is not None:
             check_positive("gradient_accumulation_steps", gradient_accumulation_steps)
         if not state.due(gradient_accumulation_steps):
@@ -388,7 +332,7 @@ class TransformersModel(TwinkleModel):
 
     def set_loss(self, loss: object, *, adapter_name: str = "", **config: Any) -> None:
         """Choose the loss: an instance, class, function or reference."""
-        state = self._state(adapter_name)
+        state = self._states.find(adapter_name)
         state.loss = make_component("loss", loss, **config)
 
     def set_optimizer(self, optimizer_cls: object = "AdamW", *, adapter_name: str = "", **config: Any) -> None:
@@ -396,7 +340,7 @@ class TransformersModel(TwinkleModel):
 
         Where no adapter was added, all parameters are trained, in float32.
         """
-        state = self._state(adapter_name)
+        state = self._states.find(adapter_name)
         if not state.name:
             self._prepare_full(state)
         state.optimizer = build_optimizer(optimizer_cls, state.parameters, config)
@@ -414,35 +358,35 @@ class TransformersModel(TwinkleModel):
         Raises:
             ConfigError: no optimizer was chosen before.
         """
-        state = self._state(adapter_name)
+        state = self._states.find(adapter_name)
         if state.optimizer is None:
             raise ConfigError(f"{steps.described(state)} has no optimizer yet: call set_optimizer before set_lr_scheduler.")
         state.scheduler = build_scheduler(scheduler_cls, state.optimizer, config)
 
     def set_template(self, template_cls: object, *, adapter_name: str = "", **config: Any) -> None:
         """Choose the template for trajectories; its ``model_id`` is this model's unless given."""
-        state = self._state(adapter_name)
+        state = self._states.find(adapter_name)
         if isinstance(template_cls, str | type) and "model_id" not in config and self.model_id is not None:
             config["model_id"] = self.model_id
         state.template = make_component("template", template_cls, **config)
 
     def set_processor(self, processor_cls: object, *, adapter_name: str = "", **config: Any) -> None:
         """Choose how rows are collated. Where it takes a ``device``, that is this model's unless given."""
-        state = self._state(adapter_name)
+        state = self._states.find(adapter_name)
         if processor_cls == "InputProcessor":
             config.setdefault("device", self._device)
         state.processor = make_component("processor", processor_cls, **config)
 
     def add_metric(self, metric_cls: object, *, is_training: bool | None = None, adapter_name: str = "", **config: Any) -> None:
         """Add a metric, for training, for evaluation, or (None) for both."""
-        state = self._state(adapter_name)
+        state = self._states.find(adapter_name)
         for training in (True, False):
             if is_training in (None, training):
-                self._attach_metric(state.metrics(training=training), metric_cls, config)
+                self._states.attach_metric(state, metric_cls, config, training=training)
 
     def calculate_metric(self, *, is_training: bool, adapter_name: str = "") -> Measurements:
         """The metrics since the last call, over all ranks; every rank has to call it."""
-        return self._state(adapter_name).calculate(training=is_training)
+        return self._states.find(adapter_name).calculate(training=is_training)
 
     def apply_patch(self, patch: object, **config: Any) -> None:
         """Apply a patch, by reference, to the underlying model."""
@@ -451,7 +395,11 @@ class TransformersModel(TwinkleModel):
     def get_train_configs(self, *, adapter_name: str = "") -> str:
         """What this run is configured with, for people: one line each."""
         return describe(
-            self._state(adapter_name), self._base, model_id=self.model_id, precision=self._precision, ranks=self._parallel.size
+            self._states.find(adapter_name),
+            self._base,
+            model_id=self.model_id,
+            precision=self._precision,
+            ranks=self._parallel.size,
         )
 
     # Checkpoints --------------------------------------------------------------------------------------------------------------
@@ -469,37 +417,19 @@ class TransformersModel(TwinkleModel):
     ) -> Path:
         """Write the checkpoint ``output_dir/name`` (``output/name``), whole or not at all; returns its folder.
 
-        An adapter is written in PEFT's format, a full model in Transformers'. With ``save_optimizer`` everything that resuming needs
-        is written beside it, with the data position: ``data_state`` (a data loader's ``get_state()``) or ``consumed_train_samples``.
-        Every rank has to call it; the master writes.
+        An adapter is written in PEFT's format, a full model in Transformers'. With ``save_optimizer`` everything that resuming
+        needs is written beside it, with the data position: ``data_state`` (a data loader's ``get_state()``) or
+        ``consumed_train_samples``. Every rank has to call it; the master writes.
 
         Raises:
             CheckpointError: it can't be written; what was there before is untouched.
         """
-        if kwargs:
-            raise ConfigError(f"save doesn't take {', '.join(kwargs)}.")
-        state = self._state(adapter_name)
-        target = checkpoint_path(name, output_dir)
+        _refuse("save", kwargs)
+        state = self._states.find(adapter_name)
         data = dict(data_state or {})
         if consumed_train_samples is not None:
             data["consumed_train_samples"] = consumed_train_samples
-        randoms = self._parallel.gather(random_state(self._device)) if save_optimizer else []
-
-        def fill(folder: Path) -> None:
-            checkpoint.write_weights(folder, self._base, self._adapters, state, self._folder, self.model_id)
-            if save_optimizer:
-                write_training_state(folder, state, randoms=randoms, data=data)
-
-        problem: Exception | None = None
-        if self._parallel.is_master:
-            try:
-                write_folder(target, fill)
-            except Exception as error:
-                problem = error
-        problem = self._parallel.broadcast(problem)  # so that no rank waits for one that failed
-        if problem is not None:
-            raise problem
-        return target
+        return self._checkpoints.save(checkpoint_path(name, output_dir), state, training=save_optimizer, data=data)
 
     def load(
         self,
@@ -517,10 +447,9 @@ class TransformersModel(TwinkleModel):
         Raises:
             CheckpointError: it is missing, cut short or another model's; names the file. Nothing was changed.
         """
-        if kwargs:
-            raise ConfigError(f"load doesn't take {', '.join(kwargs)}.")
+        _refuse("load", kwargs)
         folder = Path(name) if output_dir is None and Path(name).is_dir() else checkpoint_path(str(name), output_dir)
-        self._read(folder, self._state(adapter_name), training=load_optimizer)
+        self._checkpoints.read(folder, self._states.find(adapter_name), training=load_optimizer)
 
     def resume_from_checkpoint(self, checkpoint: str | Path, *, adapter_name: str = "") -> dict[str, Any]:
         """Continue exactly where a checkpoint was written: weights, optimizer, schedule, random state, counters.
@@ -531,18 +460,11 @@ class TransformersModel(TwinkleModel):
         Raises:
             CheckpointError: it is missing, cut short or another model's; names the file. Nothing was changed.
         """
-        return self._read(Path(checkpoint), self._state(adapter_name), training=True)
-
-    def _read(self, folder: Path, state: AdapterState, *, training: bool) -> dict[str, Any]:
-        verify_folder(folder)
-        weights = checkpoint.ReadWeights(folder, self._base, self._adapters, state)
-        found = read_training_state(folder, state) if training else None
-        weights.apply()
-        return {} if found is None else found.apply(state, rank=self._parallel.rank, device=self._device)
+        return self._checkpoints.read(Path(checkpoint), self._states.find(adapter_name), training=True)
 
     def get_state_dict(self, *, adapter_name: str = "") -> dict[str, Tensor]:
         """The trained weights by name: an adapter's under the names of PEFT's files, else all of the model's. Not copies."""
-        state = self._state(adapter_name)
+        state = self._states.find(adapter_name)
         found: dict[str, Tensor] = self._adapters.state_dict(state.name) if state.name else self._base.state_dict()
         return found
 
@@ -561,15 +483,10 @@ class TransformersModel(TwinkleModel):
         Raises:
             CheckpointError: the checkpoint isn't whole, or the hub refuses.
         """
-        if kwargs:
-            raise ConfigError(f"upload_to_hub doesn't take {', '.join(kwargs)}.")
-        folder = Path(checkpoint_dir)
-        verify_folder(folder)
-        where = ""
-        if self._parallel.is_master:
-            where = checkpoint.upload_folder(folder, hub_model_id, token=hub_token, private=private, message=commit_message)
-        found: str = self._parallel.broadcast(where)
-        return found
+        _refuse("upload_to_hub", kwargs)
+        return self._checkpoints.upload(
+            Path(checkpoint_dir), hub_model_id, token=hub_token, private=private, message=commit_message
+        )
 
     # Answers ------------------------------------------------------------------------------------------------------------------
 
@@ -585,18 +502,11 @@ class TransformersModel(TwinkleModel):
 
         Trajectories need a template (``set_template``). Meant for looking at a model while it trains; a sampler is faster.
         """
-        state = self._state(adapter_name)
+        state = self._states.find(adapter_name)
         with self._running(state, training=False, disable_lora=disable_lora), self._precision.context():
             return generate(self._base, state.template, inputs, sampling_params or SamplingParams(), device=self._device)
 
 
-def _needs_of(outputs: Sequence[str]) -> Needs:
-    known = [name for name in Needs.__dataclass_fields__]
-    unknown = [name for name in outputs if name not in known]
-    if unknown or not outputs:
-        raise ConfigError(f"A forward pass gives {', '.join(known)}; not {', '.join(unknown) or 'nothing'}.")
-    return Needs(**dict.fromkeys(outputs, True))
-
-
-def _first_row(inputs: Any) -> Any:
-    return inputs if isinstance(inputs, Mapping) else inputs[0]
+def _refuse(method: str, kwargs: Mapping[str, Any]) -> None:
+    if kwargs:
+        raise ConfigError(f"{method} doesn't take {', '.join(kwargs)}.")

@@ -31,9 +31,9 @@ def build_optimizer(reference: object, parameters: Sequence[nn.Parameter], confi
         return _checked_instance(reference, parameters, config)
     found = _find("optimizer", reference, torch.optim, torch.optim.Optimizer, torch_first=True)
     options = dict(config)
-    if "fused" in inspect.signature(found).parameters and not {"fused", "foreach", "capturable"} & set(options):
-        if all(parameter.device.type in ("cpu", "cuda", "xpu", "mps") for parameter in parameters):
-            options["fused"] = True
+    has_fused = "fused" in inspect.signature(found).parameters and not {"fused", "foreach", "capturable"} & set(options)
+    if has_fused and all(parameter.device.type in ("cpu", "cuda", "xpu", "mps") for parameter in parameters):
+        options["fused"] = True
     return _build("optimizer", found, list(parameters), options)
 
 

@@ -120,7 +120,7 @@ def _spread(scores: LabelScores, index: Tensor, labels: Tensor) -> ModelOutput:
         values: Tensor | None = getattr(scores, name)
         if values is not None:
             flat = torch.zeros(labels.numel(), dtype=values.dtype, device=values.device)
-            output[name] = flat.index_copy(0, index, values).view(labels.shape)  # type: ignore[literal-required]
+            output[name] = flat.index_copy(0, index, values).view(labels.shape)
     return output
 
 

@@ -28,11 +28,12 @@ OPTIMIZER = "optimizer.safetensors"
 
 def random_state(device: torch.device) -> dict[str, Any]:
     """The random state of this process as plain data: Python's, NumPy's, PyTorch's, and the device's."""
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # type: ignore[misc]
+    name, keys, position, has_gauss, gauss = np.random.get_state()
+    numpy_state = [name, np.asarray(keys).tolist(), position, has_gauss, gauss]
     version, internal, gauss_next = random.getstate()
     state: dict[str, Any] = {
         "python": [version, list(internal), gauss_next],
-        "numpy": [name, keys.tolist(), position, has_gauss, gauss],
+        "numpy": numpy_state,
         "torch": bytes(torch.get_rng_state().tolist()).hex(),
     }
     if device.type != "cpu":
