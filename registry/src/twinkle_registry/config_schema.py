@@ -49,7 +49,7 @@ def config_errors(schema: Mapping[str, Mapping[str, Any]], config: Mapping[str, 
             near = difflib.get_close_matches(key, schema, 1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             errors.append(f"unknown key {key!r}.{hint} It takes: {', '.join(schema)}")
-        elif value is None and "default" not in schema[key]:
+        elif value is None:  # TOML has no null, so a manifest can't say whether it is taken; the component itself does
             continue
         elif error := value_error(schema[key], value):
             errors.append(f"{key}={value!r}: {error}")

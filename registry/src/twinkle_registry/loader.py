@@ -1,17 +1,21 @@
 """Importing component code: the only place that does.
 
-``load_installed`` takes a ``Grant`` and nothing else, and gives the class, function or module that it stands for. Knows nothing of
-how a component was found or why it is allowed.
+``load_installed`` and ``load_stored`` take a ``Grant``, and import nothing that it isn't for. Knows nothing of how a component was
+found or why it is allowed.
 """
 
 from __future__ import annotations
 
 import importlib
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twinkle_registry.errors import PluginLoadError, TrustError
 from twinkle_registry.trust import Grant
+
+if TYPE_CHECKING:
+    from twinkle_registry.hub_package import HubFinder
+    from twinkle_registry.store import StoredRepository
 
 
 def load_installed(grant: Grant) -> Any:
@@ -69,3 +73,49 @@ def attribute_of(module: ModuleType, path: str, owner: str, kind: str) -> Any:
                 f"and {module.__file__} has no such attribute. Its author has to mend twinkle.toml."
             ) from None
     return found
+
+
+def load_stored(grant: Grant, finder: HubFinder, repository: StoredRepository, base: type | None, name: str | None) -> Any:
+    """Import the entry of a repository from the store, and return its attribute.
+
+    Without an entry (the older layout) it is the one class that derives from ``base``, or that of them which is called ``name``.
+
+    Raises:
+        TrustError: ``grant`` is no grant for these files.
+        PluginLoadError: the module can't be imported, or doesn't hold what was asked for.
+    """
+    from twinkle_registry.hub_package import package_name
+
+    request = checked(grant, "hub").request
+    finder.admit(grant, repository)
+    owner = f"{request.reference!r} ({request.repository}, sha256:{repository.digest[:12]})"
+    package = package_name(repository.digest)
+    if request.entry is None:
+        return _only_subclass(import_module(package, owner), owner, request.kind, base, name)
+    module_name, _, attribute = request.entry.partition(":")
+    module = import_module(f"{package}.{module_name}" if module_name else package, owner)
+    return attribute_of(module, attribute, owner, request.kind)
+
+
+def _only_subclass(module: ModuleType, owner: str, kind: str, base: type | None, name: str | None) -> type:
+    if base is None:
+        raise PluginLoadError(
+            f"{owner} has no twinkle.toml, and nothing is known of what a {kind} derives from. It has to add one."
+        )
+    classes = {
+        found
+        for found in vars(module).values()
+        if isinstance(found, type) and issubclass(found, base) and f"{found.__module__}.".startswith(f"{module.__name__}.")
+    }
+    # What __init__.py defines itself comes before what it takes from the other files.
+    own = {found for found in classes if found.__module__ == module.__name__}
+    choices = sorted(own or classes, key=lambda found: found.__name__)
+    if name is not None:
+        choices = [found for found in classes if found.__name__ == name]
+    if len(choices) == 1:
+        return choices[0]
+    if not choices:
+        wanted = f"class {name!r}" if name else "class"
+        raise PluginLoadError(f"{owner} has no {wanted} in __init__.py that derives from {base.__module__}.{base.__qualname__}.")
+    names = " or ".join(f"/{found.__name__}" for found in choices)
+    raise PluginLoadError(f"{owner} has more than one {kind}. Say which, after the repository's name: {names}.")

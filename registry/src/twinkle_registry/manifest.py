@@ -78,10 +78,7 @@ class _Model(BaseModel):
 
 
 class ConfigField(_Model):
-    """One configuration key of a component.
-
-    A key without ``default`` also takes ``None``: whether it may be left out is for the component's signature to say.
-    """
+    """One configuration key of a component. Whether it may be left out or be ``None`` is for the component's signature to say."""
 
     type: Literal["str", "int", "float", "bool", "list", "dict", "any"]
     default: Any = None
@@ -141,7 +138,7 @@ class PluginTable(_Model):
 class Manifest(_Model):
     """A whole ``twinkle.toml``."""
 
-    schema_version: Literal[1] = Field(alias="schema")
+    schema_version: int = Field(alias="schema", ge=1)
     plugin: PluginTable
     component: list[ComponentTable] = []
 

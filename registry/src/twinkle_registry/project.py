@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from twinkle_hub.errors import HubError
+from twinkle_hub.repository import RepoRef
 from twinkle_registry._toml import line_of, read_toml, unknown_key
 from twinkle_registry.errors import ManifestError
 
@@ -25,7 +27,7 @@ class Project:
     Attributes:
         file: the file, or ``None`` where there is no project.
         alias: from a name of the project's own to a reference.
-        mirror: from a repository (``ms://swift/self-cognition``) to the one to use in its place; ``file://`` paths are absolute.
+        mirror: from a repository (``ms://swift/self-cognition``) to the one to use in its place; or to an absolute path.
     """
 
     file: Path | None = None
@@ -36,23 +38,6 @@ class Project:
     def folder(self) -> Path | None:
         """The project's folder, or ``None`` where there is no project."""
         return self.file.parent if self.file else None
-
-    def mirrored(self, reference: str) -> str:
-        """What to use in place of ``reference``: its mirror where ``[mirror]`` has one, else ``reference`` itself.
-
-        An entry for exactly this reference comes before one for its repository. A revision, digest and component that follow
-        the repository's name are kept, but a revision has no meaning in a mirror that is a ``file://`` folder and is dropped there.
-        """
-        if reference in self.mirror:
-            return self.mirror[reference]
-        for source, target in self.mirror.items():
-            if reference.startswith(source) and reference[len(source)] in "@#/":
-                rest = reference[len(source) :]
-                if rest.startswith("@") and target.startswith("file://"):
-                    _, separator, digest = rest.partition("#")
-                    rest = separator + digest
-                return target + rest
-        return reference
 
 
 def find_project(start: Path | None = None) -> Project:
@@ -94,14 +79,17 @@ def _read(file: Path) -> Project | None:
     for key in data:
         if key not in _KEYS:
             raise ManifestError(f"{file}:{line_of(text, [key])}: {key}: {unknown_key(key, _KEYS)}.")
-    if data.get("schema", 1) != 1:
-        raise ManifestError(f"{file}:{line_of(text, ['schema'])}: schema: has to be 1, and this is {data['schema']!r}.")
+    schema = data.get("schema", 1)
+    if isinstance(schema, bool) or schema != 1:
+        raise ManifestError(f"{file}:{line_of(text, ['schema'])}: schema: has to be 1, and this is {schema!r}.")
     alias = _strings(file, text, data, "alias")
-    mirror = {source: _absolute(file.parent, target) for source, target in _strings(file, text, data, "mirror").items()}
-    for source in mirror:
-        if "://" not in source:
-            line = line_of(text, ["mirror", source])
-            raise ManifestError(f"{file}:{line}: mirror.{source}: has to be a repository such as 'ms://owner/name'.")
+    mirror = {}
+    for source, target in _strings(file, text, data, "mirror").items():
+        try:
+            RepoRef.parse(source)
+            mirror[source] = _absolute(file.parent, target)
+        except HubError as error:
+            raise ManifestError(f"{file}:{line_of(text, ['mirror', source])}: mirror.{source}: {error}") from None
     return Project(file, alias, mirror)
 
 
@@ -117,7 +105,6 @@ def _strings(file: Path, text: str, data: Mapping[str, Any], table: str) -> dict
 
 
 def _absolute(folder: Path, target: str) -> str:
-    scheme, separator, path = target.partition("://")
-    if separator and scheme != "file":
-        return target
-    return f"file://{(folder / Path(path if separator else target).expanduser()).resolve()}"
+    if "://" in target:
+        return str(RepoRef.parse(target, base=folder))
+    return str((folder / Path(target).expanduser()).resolve())

@@ -16,10 +16,8 @@ _FORMS = (
     "or 'file:///path/of/a/repository[@revision]'."
 )
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
-_SEGMENT = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 _DISTRIBUTION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
-_REVISION = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_./+-]*")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
@@ -29,7 +27,7 @@ class HubReference:
 
     Attributes:
         scheme: which hub, such as ``hf``.
-        repository: ``owner/name``; for ``file`` a path, which may end with the component's name.
+        repository: ``owner/name``; for ``file`` a path as it is written, which may end with the component's name.
         component: which of the repository's components, or ``None`` for its only one.
         revision: branch, tag or commit, or ``None`` for the hub's default.
         digest: the SHA-256 (64 hex digits) that the repository's files must have, or ``None``.
@@ -40,6 +38,11 @@ class HubReference:
     component: str | None = None
     revision: str | None = None
     digest: str | None = None
+
+    @property
+    def repository_reference(self) -> str:
+        """The reference of the repository alone: ``scheme://owner/name[@revision]``."""
+        return f"{self.scheme}://{self.repository}" + (f"@{self.revision}" if self.revision else "")
 
     def __str__(self) -> str:
         component = f"/{self.component}" if self.component else ""
@@ -57,11 +60,6 @@ class InstalledReference:
 
     def __str__(self) -> str:
         return f"{self.distribution}/{self.name}" if self.distribution else self.name
-
-
-def is_hub_reference(text: str) -> bool:
-    """Whether ``text`` has a scheme."""
-    return "://" in text
 
 
 def parse_reference(text: str) -> HubReference | InstalledReference:
@@ -86,6 +84,9 @@ def canonical_name(distribution: str) -> str:
 
 
 def _hub_reference(text: str) -> HubReference:
+    from twinkle_hub.errors import HubError
+    from twinkle_hub.repository import RepoRef
+
     scheme, _, rest = text.partition("://")
     if not _SCHEME.fullmatch(scheme):
         raise _wrong(text, f"{scheme!r} is no scheme")
@@ -96,15 +97,13 @@ def _hub_reference(text: str) -> HubReference:
     # In a path, '@' may be part of a folder's name: there only one after the last '/' begins a revision.
     tail = rest.rfind("/") + 1 if scheme == "file" else 0
     before, at_sign, revision = rest[tail:].partition("@")
-    repository = rest[:tail] + before
-    if at_sign and not _REVISION.fullmatch(revision):
-        raise _wrong(text, f"'@{revision}' is no revision")
-    component = None
-    if scheme == "file":
-        if not repository:
-            raise _wrong(text, "the path is missing")
-    else:
+    repository, component = rest[:tail] + before, None
+    if scheme != "file":
         repository, component = _split(text, repository)
+    try:
+        RepoRef.parse(f"{scheme}://{repository}{at_sign}{revision}")
+    except HubError as error:
+        raise ReferenceFormatError(f"The reference {text!r} can't be read: {error}") from None
     return HubReference(scheme, repository, component, revision or None, digest.group(1) if digest else None)
 
 
@@ -112,9 +111,6 @@ def _split(text: str, path: str) -> tuple[str, str | None]:
     segments = path.split("/")
     if len(segments) not in (2, 3):
         raise _wrong(text, f"{path!r} isn't 'owner/name' or 'owner/name/Component'")
-    for segment in segments[:2]:
-        if not _SEGMENT.fullmatch(segment):
-            raise _wrong(text, f"{segment!r} is no owner's or repository's name")
     if len(segments) == 2:
         return path, None
     if not _IDENTIFIER.fullmatch(segments[2]):

@@ -1,7 +1,7 @@
 """The registry: which plugins and components there are, and how to get one by its reference.
 
-Ties discovery, references, the project, trust and loading together. Knows nothing of training: a kind is a name here, and the base
-class of a kind is asked of whoever makes the registry. Importing this module imports neither pydantic nor pluggy nor any plugin.
+Ties discovery, references, the project, hooks, trust and loading together. Knows nothing of training: a kind is a name here, and
+whoever makes the registry says what a kind's base class is. Importing this module imports neither pydantic nor pluggy nor a plugin.
 """
 
 from __future__ import annotations
@@ -9,21 +9,25 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twinkle_hub.settings import Settings
 from twinkle_registry.errors import ComponentConfigError, TrustError
 from twinkle_registry.index import Index, read_index
 from twinkle_registry.reference import HubReference, parse_reference
-from twinkle_registry.resolution import resolve_installed
 from twinkle_registry.rows import ComponentRow, PluginRow, Problem
 
 if TYPE_CHECKING:
+    from twinkle_hub.hubs import Hubs
+    from twinkle_registry.hooks import Hooks
     from twinkle_registry.project import Project
-    from twinkle_registry.trust import LoadRequest
+    from twinkle_registry.store import ComponentStore
+    from twinkle_registry.trust import Grant, LoadRequest
 
 _logger = logging.getLogger(__name__)
 
@@ -44,24 +48,45 @@ class Resolved(NamedTuple):
     hub: HubReference | None
 
 
+class _HubLoaded(NamedTuple):
+    found: Any
+    request: LoadRequest
+    label: str
+    config: Mapping[str, Mapping[str, Any]]
+
+
 class Registry:
     """Plugins and components of one import path, one project and one home."""
 
-    def __init__(self, *, path: Sequence[str] | None = None, project: Project | None = None, home: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        path: Sequence[str] | None = None,
+        project: Project | None = None,
+        home: Path | None = None,
+        hook_specifications: ModuleType | str | None = None,
+        base_class: Callable[[str], type] | None = None,
+    ) -> None:
         """Make a registry; nothing is read until it is asked for.
 
         Args:
             path: the folders to look for distributions in (default: ``sys.path``, as it is at each question).
             project: the project (default: the one around the working folder).
             home: Twinkle's folder (default: from the environment).
+            hook_specifications: the module that specifies the hooks, or its name, imported when a hook is first called.
+            base_class: gives the base class of a kind; asked for hub repositories that have no manifest.
         """
         self._path = None if path is None else list(map(os.path.abspath, path))
         self._project = project
-        self._home = home or Settings.from_environment().home
+        self._settings = Settings.from_environment()
+        self._home = home or self._settings.home
+        self._hook_specifications = hook_specifications
+        self._base_class = base_class
         self._index: Index | None = None
         self._index_path: list[str] = []
-        self._warned: set[Problem] = set()
-        self._met: set[PluginRow] = set()
+        self._warned: set[str] = set()
+        self._runnable: set[tuple[str, str, str]] = set()
+        self._from_hubs: dict[tuple[str, HubReference], _HubLoaded] = {}
 
     def plugins(self) -> list[PluginRow]:
         """Every installed plugin that has a valid manifest, by distribution."""
@@ -86,73 +111,207 @@ class Registry:
 
         return self._project if self._project is not None else find_project()
 
+    @cached_property
+    def hooks(self) -> Hooks:
+        """The hooks that installed plugins implement."""
+        from twinkle_registry.hooks import Hooks
+
+        return Hooks(self.plugins, self._load_hook_module, self._hook_specifications)
+
+    @cached_property
+    def hubs(self) -> Hubs:
+        """The hubs: ``hf``, ``ms``, ``file``, and those that plugins add with the hook ``twinkle_register_hub``."""
+        from twinkle_hub.errors import HubError
+        from twinkle_hub.hubs import Hubs
+
+        hubs = Hubs.standard()
+        for result in self.hooks.results("twinkle_register_hub"):
+            if result.error is not None:
+                continue
+            for hub in result.value if isinstance(result.value, Iterable) else [result.value]:
+                try:
+                    hubs.add(hub, provider=result.plugin.label)
+                except HubError as error:
+                    self._warn(f"A hub is left out: {error}")
+        return hubs
+
     def find(self, kind: str, reference: str) -> Resolved:
         """What ``reference`` stands for: a hub reference, a project alias, ``distribution/Name`` or a bare ``Name``, in this order.
 
-        A bare name never leads to the network unless the project's file says so in an alias.
+        A bare name never leads to a hub, unless an alias in the project's file says so. Asks no hub.
 
         Raises:
             ReferenceFormatError: it can't be read.
             ComponentNotFoundError: nothing has that name; the message holds the nearest ones.
             AmbiguousComponentError: more than one plugin has it.
             ManifestError: the project's file isn't valid.
+            HubError: the project's mirror for it can't be used.
         """
         target = reference if "://" in reference else self.project.alias.get(reference, reference)
         parsed = parse_reference(target)
         if isinstance(parsed, HubReference):
-            mirrored = parse_reference(self.project.mirrored(target))
-            assert isinstance(mirrored, HubReference)
-            return Resolved(kind, reference, None, mirrored)
+            return Resolved(kind, reference, None, self._mirrored(parsed))
+        from twinkle_registry.resolution import resolve_installed
+
         return Resolved(kind, reference, resolve_installed(kind, parsed, self._read().components), None)
 
     def load(self, kind: str, reference: str) -> Any:
         """The class or function that ``reference`` stands for.
 
         Raises:
-            TrustError: it isn't allowed to be loaded.
+            TrustError: it isn't allowed to be loaded; of a hub's repository nothing was fetched then.
             PluginLoadError: its plugin's requirements aren't met, or its code can't be imported.
             RegistryError: as ``find``.
+            HubError: the repository can't be fetched.
         """
-        from twinkle_registry.trust import LoadRequest, authorize
-
         resolved = self.find(kind, reference)
-        row = resolved.component
-        if row is None:
-            raise TrustError(f"{reference!r} is code from a hub, which can't be loaded yet.")
-        self._check_requirements(row)
-        request = LoadRequest("installed", reference, kind, row.entry, distribution=row.label, package=row.package)
-        from twinkle_registry.loader import load_installed
-
-        return load_installed(authorize(request, denial=self._denial))
+        if resolved.hub is not None:
+            return self._load_from_hub(kind, reference, resolved.hub).found
+        assert resolved.component is not None
+        return self._load_installed(reference, resolved.component)
 
     def check_config(self, kind: str, reference: str, config: Mapping[str, Any]) -> None:
         """Check ``config`` against what the component's manifest declares; one that declares nothing takes anything.
 
+        A component on a hub is loaded for this: its manifest is in its repository.
+
         Raises:
             ComponentConfigError: a key is unknown or a value doesn't fit; names component, key, and what is allowed.
-            RegistryError: as ``find``.
+            RegistryError: as ``find``, and for a component on a hub as ``load``.
         """
-        row = self.find(kind, reference).component
-        if row is None or not config:
+        if not config:
             return
+        resolved = self.find(kind, reference)
+        if resolved.hub is not None:
+            loaded = self._load_from_hub(kind, reference, resolved.hub)
+            name, label, schema = getattr(loaded.found, "__name__", reference), loaded.label, loaded.config
+        else:
+            assert resolved.component is not None
+            name, label, schema = resolved.component.name, resolved.component.label, resolved.component.config
         from twinkle_registry.config_schema import config_errors
 
-        if errors := config_errors(row.config, config):
-            raise ComponentConfigError(
-                f"The {kind} {row.name!r} ({row.label}) doesn't take this configuration: {'; '.join(errors)}."
-            )
+        if errors := config_errors(schema, config):
+            raise ComponentConfigError(f"The {kind} {name!r} ({label}) doesn't take this configuration: {'; '.join(errors)}.")
+
+    def authorize(self, request: LoadRequest) -> Grant:
+        """Permission to load what ``request`` says; the hook ``twinkle_check_load`` of every plugin is asked.
+
+        Raises:
+            TrustError: it isn't allowed; says what would allow it, or which plugin denies it.
+        """
+        from twinkle_registry.trust import authorize
+
+        return authorize(request, denial=self._denial, warn=self._warn)
 
     def _denial(self, request: LoadRequest) -> str | None:
+        if request.kind == "hooks":  # the hook that would be asked may be in the very module that this is about
+            return None
+        for plugin, reason, error in self.hooks.results("twinkle_check_load", request=request):
+            if isinstance(error, TrustError):
+                return f"{plugin.label} denies it: {error}"
+            if error is None and reason:
+                return f"{plugin.label} denies it: {reason}"
+            # A check that can't be made doesn't bring down what is installed, but it doesn't let strangers in either.
+            if error is not None and request.source == "hub":
+                return f"{plugin.label} has to check it, and its check failed: {error}"
         return None
 
-    def _check_requirements(self, row: ComponentRow) -> None:
-        plugin = next(plugin for plugin in self._read().plugins if (plugin.location, plugin.label) == (row.location, row.label))
-        key = plugin._replace(requires=tuple(plugin.requires), hook_names=tuple(plugin.hook_names))
-        if key not in self._met:
+    def _load_installed(self, reference: str, row: ComponentRow) -> Any:
+        from twinkle_registry.loader import load_installed
+        from twinkle_registry.trust import LoadRequest
+
+        owner = (row.distribution, row.package)
+        self._check_requirements(next(plugin for plugin in self._read().plugins if (plugin.distribution, plugin.package) == owner))
+        request = LoadRequest("installed", reference, row.kind, row.entry, distribution=row.label, package=row.package)
+        found = load_installed(self.authorize(request))
+        self._announce(request, found)
+        return found
+
+    def _load_hook_module(self, plugin: PluginRow) -> ModuleType:
+        from twinkle_registry.loader import load_installed
+        from twinkle_registry.trust import LoadRequest
+
+        self._check_requirements(plugin)
+        request = LoadRequest(
+            "installed", plugin.label, "hooks", plugin.hook_module, distribution=plugin.label, package=plugin.package
+        )
+        module = load_installed(self.authorize(request))
+        assert isinstance(module, ModuleType)
+        return module
+
+    def _load_from_hub(self, kind: str, reference: str, hub: HubReference) -> _HubLoaded:
+        """Authorize, fetch, verify, authorize what arrived, import."""
+        from twinkle_registry.hub_component import find_in_repository
+        from twinkle_registry.hub_package import install_finder
+        from twinkle_registry.loader import load_stored
+        from twinkle_registry.store import ComponentStore
+        from twinkle_registry.trust import LoadRequest
+
+        if known := self._from_hubs.get((kind, hub)):
+            # In one process a reference stands for one thing; whether it may be used can change.
+            self.authorize(known.request)
+            return known
+        store = ComponentStore(self._home)
+        repository_name = f"{hub.scheme}://{hub.repository}"
+        request = LoadRequest("hub", reference, kind, repository=repository_name, revision=hub.revision, digest=hub.digest)
+        self.authorize(request)
+        digest, commit = self._fetched(hub, store)
+        if hub.digest not in (None, digest):
+            raise TrustError(
+                f"{reference!r} isn't what its digest says: sha256:{hub.digest} was asked for, and sha256:{digest} arrived. "
+                "Find out why the files were changed before you write the new digest."
+            )
+        repository = store.read(digest)
+        component = find_in_repository(kind, hub, repository)
+        if component.plugin:
+            self._check_requirements(component.plugin)
+        request = replace(request, entry=component.entry, revision=commit or hub.revision, digest=digest)
+        grant = self.authorize(request)
+        base = self._base_class(kind) if self._base_class and component.entry is None else None
+        finder = install_finder(store, self.authorize)
+        found = load_stored(grant, finder, repository, base, component.name)
+        label = component.plugin.label if component.plugin else repository_name
+        loaded = self._from_hubs[kind, hub] = _HubLoaded(found, request, label, component.config)
+        self._announce(request, found)
+        return loaded
+
+    def _fetched(self, hub: HubReference, store: ComponentStore) -> tuple[str, str | None]:
+        """Digest and commit of the repository's files, which are in the store then. Files that are pinned aren't fetched again."""
+        from twinkle_hub.repository import RepoRef
+
+        if hub.digest is not None and hub.digest in store:
+            return hub.digest, None
+        repository = RepoRef.parse(hub.repository_reference)
+        offline = self._settings.offline
+        with store.lock(str(repository)):
+            source = self.hubs.get(repository.scheme)
+            commit = source.resolve(repository.repo_id, repository.revision, offline=offline)
+            folder = source.download(repository.repo_id, revision=commit, offline=offline)
+            return store.add(folder), commit
+
+    def _mirrored(self, reference: HubReference) -> HubReference:
+        from twinkle_hub.hubs import locate
+        from twinkle_hub.repository import RepoRef
+
+        if self.project.mirror:
+            found = locate(reference.repository_reference, mirror=self.project.mirror)
+            target = found if isinstance(found, RepoRef) else RepoRef("file", str(found.absolute()))
+            name = str(target.at(None)).partition("://")[2]
+            reference = replace(reference, scheme=target.scheme, repository=name, revision=target.revision)
+        if reference.scheme == "file" and reference.component is None:
+            return _with_component(reference)
+        return reference
+
+    def _announce(self, request: LoadRequest, found: Any) -> None:
+        self.hooks.call("twinkle_component_loaded", request=request, component=found)
+
+    def _check_requirements(self, plugin: PluginRow) -> None:
+        key = (plugin.distribution, plugin.version, plugin.location)
+        if key not in self._runnable:
             from twinkle_registry.requirements import check_requirements
 
             check_requirements(plugin)
-            self._met.add(key)
+            self._runnable.add(key)
 
     def _read(self) -> Index:
         """The index as it is now; what is wrong in it is logged once."""
@@ -161,7 +320,22 @@ class Registry:
             self._index = read_index(path, self._home, follow_finders=self._path is None)
             self._index_path = path
             for problem in self._index.problems:
-                if problem not in self._warned:
-                    self._warned.add(problem)
-                    _logger.warning("The plugin %s %s is left out: %s", *problem[:2], problem.message)
+                self._warn(f"The plugin {problem.distribution} {problem.version} is left out: {problem.message}")
         return self._index
+
+    def _warn(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            _logger.warning("%s", message)
+
+
+def _with_component(reference: HubReference) -> HubReference:
+    """A ``file`` reference whose path goes on beyond the repository's folder: what follows is the component's name."""
+    from twinkle_hub.repository import RepoRef
+
+    path = Path(RepoRef.parse(reference.repository_reference).repo_id)
+    if path.exists() or not path.parent.is_dir() or not path.name.isidentifier():
+        return reference
+    if not any((path.parent / name).is_file() for name in ("twinkle.toml", "__init__.py")):
+        return reference
+    return replace(reference, repository=reference.repository.rpartition("/")[0], component=path.name)

@@ -41,6 +41,10 @@ class PluginRow(NamedTuple):
         """Distribution and version, the way that messages show a plugin: ``twinkle-plugin-losses 0.1.0``."""
         return f"{self.distribution} {self.version}"
 
+    def as_dict(self) -> dict[str, Any]:
+        """The columns by their names, as plain data."""
+        return self._asdict()
+
 
 class ComponentRow(NamedTuple):
     """A component of an installed plugin.
@@ -78,6 +82,10 @@ class ComponentRow(NamedTuple):
         """Distribution and version: ``twinkle-plugin-losses 0.1.0``."""
         return f"{self.distribution} {self.version}"
 
+    def as_dict(self) -> dict[str, Any]:
+        """The columns by their names, as plain data."""
+        return self._asdict()
+
 
 class Problem(NamedTuple):
     """Something that keeps a plugin from being listed or its hooks from being called.
@@ -93,3 +101,7 @@ class Problem(NamedTuple):
     version: str
     location: str
     message: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The columns by their names, as plain data."""
+        return self._asdict()

@@ -60,10 +60,18 @@ class Grant:
             raise TrustError("A Grant is what authorize() returns; it can't be made in another way.")
 
 
-def authorize(request: LoadRequest, *, denial: Callable[[LoadRequest], str | None] | None = None) -> Grant:
+def authorize(
+    request: LoadRequest,
+    *,
+    denial: Callable[[LoadRequest], str | None] | None = None,
+    warn: Callable[[str], None] = _logger.warning,
+) -> Grant:
     """Return the permission to load what ``request`` says.
 
-    ``denial`` is asked in every case; a reason that it returns is a refusal.
+    Args:
+        request: what somebody wants to load.
+        denial: asked in every case; a reason that it returns is a refusal.
+        warn: is told when code from a hub is allowed.
 
     Raises:
         TrustError: it isn't allowed; says what would allow it.
@@ -71,11 +79,10 @@ def authorize(request: LoadRequest, *, denial: Callable[[LoadRequest], str | Non
     if request.source == "hub" and not is_set(os.environ.get(VARIABLE)):
         raise TrustError(
             f"{request.reference!r} is code from a hub ({request.repository}), and nothing allows it to be loaded. "
-            f"Read it first; to trust all hub code in one process, start it with {VARIABLE}=1. "
-            "To use it without that, install it as a plugin: twinkle plugins list shows what is installed."
+            f"Read the code first. To trust all code from hubs in one process, start it with {VARIABLE}=1."
         )
     if denial and (reason := denial(request)):
         raise TrustError(f"{request.reference!r} may not be loaded: {reason}")
     if request.source == "hub":
-        _logger.warning("%s=%s allows the code of %s to be loaded.", VARIABLE, os.environ[VARIABLE], request.repository)
+        warn(f"{VARIABLE}={os.environ[VARIABLE]} allows the code of {request.repository} to be loaded.")
     return Grant(request, _from_authorize)

@@ -26,7 +26,7 @@ def default_registry() -> Registry:
     """The registry of this process: installed plugins, the project's aliases, and the hubs that are known."""
     from twinkle_registry.registry import Registry
 
-    return Registry()
+    return Registry(hook_specifications="twinkle.hookspecs", base_class=lambda kind: get_kind(kind).base_class())
 
 
 def load_component(kind: str, reference: object) -> Any:
@@ -78,7 +78,7 @@ def component_attributes(
     """``__getattr__`` and ``__dir__`` for a module ``twinkle.<kind>``: other names are looked up among installed plugins."""
     kinds = tuple(kinds)
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> Any:  # noqa: N807 - becomes the module's (PEP 562)
         # Only names that could be a component's: introspection asks modules for many other things, and wants AttributeError.
         if not name[:1].isalpha() or name.islower():
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
@@ -89,7 +89,7 @@ def component_attributes(
                 continue
         return load_component(kinds[-1], name)
 
-    def __dir__() -> list[str]:
+    def __dir__() -> list[str]:  # noqa: N807 - likewise
         registry = default_registry()
         return sorted({*namespace, *(row.name for kind in kinds for row in registry.components(kind))})
 
@@ -105,7 +105,9 @@ def _checked(kind: Kind, found: Any, reference: object) -> Any:
     elif not callable(found):
         raise ConfigError(f"{reference!r} is no {kind.name}: it is neither a class nor callable.")
     elif not kind.functions and isinstance(found, _FUNCTIONS):
-        raise ConfigError(f"A {kind.name} has to be a class that derives from {kind.module}.{kind.base}, not the function {found!r}.")
+        raise ConfigError(
+            f"A {kind.name} has to be a class that derives from {kind.module}.{kind.base}, not the function {found!r}."
+        )
     return found
 
 

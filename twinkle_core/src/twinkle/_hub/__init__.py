@@ -1,0 +1,14 @@
+"""The parent of components from hubs: ``twinkle._hub.sha256_<digest>``.
+
+There is nothing in it. Importing it sees to it that the finder is there, so that a class from a hub unpickles in a new process,
+which has to be allowed to load it as this one had.
+"""
+
+from __future__ import annotations
+
+from twinkle.component import default_registry
+from twinkle_hub.settings import Settings
+from twinkle_registry.hub_package import install_finder
+from twinkle_registry.store import ComponentStore
+
+install_finder(ComponentStore(Settings.from_environment().home), lambda request: default_registry().authorize(request))
