@@ -5,8 +5,7 @@ Everything here is loaded when it is first used: ``import twinkle`` imports neit
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # what type checkers take for true; importing typing for it would cost a tenth of the start-up
 
 if TYPE_CHECKING:
     from twinkle.device_group import DeviceGroup as DeviceGroup
@@ -36,7 +35,9 @@ _HOMES = {
 __all__ = [*_HOMES, "__version__"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    import importlib
+
     try:
         home = _HOMES[name]
     except KeyError:
