@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
+from twinkle.device_mesh import DeviceMesh
 from twinkle.dispatch import CollectMode, DispatchMode, check_modes
 from twinkle.errors import ConfigError
 from twinkle.runtime import Workers, current_runtime
@@ -40,6 +41,11 @@ class RemoteSpec:
     lazy_collect: bool = True
     data: tuple[str, ...] | None = None
     parameters: tuple[str, ...] = ()
+
+    def mesh_for(self, mesh: DeviceMesh | None, n_workers: int) -> DeviceMesh | None:
+        """The mesh that a runtime hands to ``dispatch`` and ``collect``: None where each of ``n_workers`` counts by itself."""
+        together = self.execute == "all" and self.dispatch != "slice"
+        return mesh if together and mesh is not None and mesh.world_size == n_workers else None
 
 
 def remote_function(

@@ -18,6 +18,7 @@ from twinkle.component import component_attributes, load_component
 from twinkle.device_group import DeviceGroup, check_groups
 from twinkle.device_mesh import DeviceMesh
 from twinkle.errors import ComponentNotFoundError, ConfigError, MissingRequirementError
+from twinkle.run_notice import RunNotices
 from twinkle.seeding import Seeds
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Runtime(ABC):
         self.settings = settings
         self.seeds = Seeds(settings.seed, settings.full_determinism)
         self.seeds.apply()
+        self.notices = RunNotices(settings.notifier if self.is_master else None, settings.name)
 
     @property
     def rank(self) -> int:
@@ -194,7 +196,7 @@ def use_runtime(runtime: Runtime | None) -> Iterator[None]:
         with _OWNER.lock:
             made, _OWNER.runtime = _OWNER.runtime, before
         if made is not None and made is not runtime and made is not before:
-            made.close()
+            _retire(made)
 
 
 def initialize(
@@ -245,7 +247,8 @@ def initialize(
         made = _make(settings)
         before, _OWNER.runtime = _OWNER.runtime, made
     if before is not None:
-        before.close()
+        _retire(before)
+    made.notices.begin(f"{settings.mode} runtime, {made.device_mesh}")
     return made
 
 
@@ -265,6 +268,11 @@ def get_device_placement() -> str:
     widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
     lines += ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
     return "\n".join(lines)
+
+
+def _retire(runtime: Runtime) -> None:
+    runtime.notices.end()
+    runtime.close()
 
 
 def _make(settings: RuntimeSettings) -> Runtime:

@@ -25,7 +25,7 @@ class Seeds:
     def apply(self) -> None:
         """Seed the libraries that are imported now and weren't the last time."""
         for name, apply in (("random", self._python), ("numpy", self._numpy), ("torch", self._torch)):
-            if name in sys.modules and name not in self._done:
+            if sys.modules.get(name) is not None and name not in self._done:
                 self._done.add(name)
                 apply()
 
