@@ -56,6 +56,7 @@ def quickstart(
 
     settings = QuickstartSettings(name, author, steps, seed, output)
     check_requirements()
+    _prepare_output(output)
     console = Console(quiet=as_json, highlight=False)
     with _without_library_bars():
         report = _run(settings, console)
@@ -74,6 +75,18 @@ def check_requirements() -> None:
     missing = [distribution for module, distribution in _NEEDED.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise MissingRequirementError(f"twinkle quickstart needs {', '.join(missing)}. Install what it needs: {_INSTALL}")
+
+
+def _prepare_output(folder: Path) -> None:
+    """See that the folder can be written to before a minute of training, not after it."""
+    from twinkle.errors import ConfigError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"The output folder {folder} can't be made: {error.strerror or error}. Give another one: --output PATH"
+        ) from None
 
 
 def _run(settings: QuickstartSettings, console: Console) -> dict[str, Any]:
