@@ -95,7 +95,6 @@ class MsHub:
                     repo_id,
                     repo_type,
                     revision=commit,
-                    cache_dir=self.cache_dir,
                     local_dir=cache.folder(commit),
                     file_list=[dict(files[path]) for path in missing],
                 )
@@ -126,17 +125,15 @@ class MsHub:
         return _commit(page.get("LatestCommitter") or {}, revision, files.values()), files
 
     def _cache(self, repo_id: str, repo_type: RepoType) -> RepositoryCache:
-        root = self.cache_dir or self._client()._config.cache_dir
-        return RepositoryCache(Path(root) / f"{repo_type}s" / repo_id.replace("/", "--"))
+        root = Path(self._client()._config.cache_dir)
+        return RepositoryCache(root / f"{repo_type}s" / repo_id.replace("/", "--"))
 
     def _cached_by_others(self, reference: RepoRef, repo_type: RepoType) -> Path:
         """What another program downloaded with the client, as that left it."""
         from modelscope_hub.errors import CacheNotFound
 
         try:
-            folder = self._client().download_repo(
-                reference.repo_id, repo_type, revision=reference.revision, cache_dir=self.cache_dir, local_files_only=True
-            )
+            folder = self._client().download_repo(reference.repo_id, repo_type, revision=reference.revision, local_files_only=True)
         except CacheNotFound as error:
             raise _not_cached(reference) from error
         if _is_commit(folder.name):  # this module's own, and it isn't complete
@@ -146,7 +143,8 @@ class MsHub:
     def _client(self) -> HubApi:
         from modelscope_hub import HubApi, HubConfig
 
-        return HubApi(HubConfig(endpoint=self.endpoint, token=self._token))
+        where = {} if self.cache_dir is None else {"cache_dir": self.cache_dir}
+        return HubApi(HubConfig(endpoint=self.endpoint, token=self._token, **where))
 
 
 @contextmanager
@@ -195,7 +193,7 @@ def _not_cached(reference: RepoRef) -> HubError:
 
 
 def _of_client(reference: RepoRef, error: BaseException) -> HubError:
-    from modelscope_hub.errors import AuthenticationError, FileIntegrityError, NotExistError, PermissionDeniedError
+    from modelscope_hub.errors import AuthenticationError, FileIntegrityError, NotExistError, PermissionDeniedError, ServerError
 
     if isinstance(error, NotExistError):
         return RepositoryNotFoundError(
@@ -209,8 +207,10 @@ def _of_client(reference: RepoRef, error: BaseException) -> HubError:
     if isinstance(error, FileIntegrityError):
         return HubError(f"{reference}: what arrived isn't what the hub lists, and was thrown away. Run the same again.")
     status = getattr(error, "status_code", None)
-    if status is not None:
-        return HubError(f"{reference}: the hub answered with status {status}. Try again later, or give a local path instead.")
+    if status is not None or isinstance(error, ServerError):  # it has no status where the client gave up repeating the request
+        return HubError(
+            f"{reference}: the hub answered with status {status or '5xx'}. Try again later, or give a local path instead."
+        )
     return HubConnectionError(
         f"{reference}: the hub can't be reached, or broke off ({type(error).__name__}). Check the network and MODELSCOPE_ENDPOINT, "
         f"then run the same again: what has arrived is kept. What is cached can be used with TWINKLE_OFFLINE=1."
