@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twinkle import DeviceMesh
@@ -51,7 +51,8 @@ class TestIdentity:
         for length in (0, 1, n_workers - 1, n_workers, 3 * n_workers + 2):
             assert round_trip("slice", list(range(length)), None, n_workers) == list(range(length))
 
-    @given(st.integers(1, 64).flatmap(lambda n: st.sampled_from(meshes_of(n))), st.lists(st.integers()))
+    @settings(deadline=None)
+    @given(st.sampled_from([mesh for n in (1, 2, 6, 16, 36) for mesh in meshes_of(n)]), st.lists(st.integers()))
     def test_of_any_list_over_any_mesh(self, mesh, batch):
         assert round_trip("slice_dp", batch, mesh, mesh.world_size) == batch
         assert round_trip("slice", batch, mesh, mesh.world_size) == batch

@@ -70,6 +70,16 @@ class TestPlatform:
         with pytest.raises(ConfigError, match=f"no {missing} device that.*has: .*cpu"):
             Platform.current()
 
+    @pytest.mark.parametrize(("count", "local_rank", "device"), [(4, 3, "cuda:3"), (1, 3, "cuda:0")])
+    def test_a_local_rank_has_the_device_of_its_number_or_the_only_one_that_it_sees(self, monkeypatch, count, local_rank, device):
+        monkeypatch.setattr(Platform, "device_count", lambda self: count)
+        assert Platform.named("cuda").device(local_rank) == device
+
+    def test_more_ranks_than_devices_are_an_error_that_names_the_variable(self, monkeypatch):
+        monkeypatch.setattr(Platform, "device_count", lambda self: 2)
+        with pytest.raises(ConfigError, match=r"Local rank 2 has no cuda device: 2 can be seen.*CUDA_VISIBLE_DEVICES"):
+            Platform.named("cuda").device(2)
+
     def test_finding_the_platform_of_a_machine_without_accelerators_needs_no_torch(self):
         code = (
             "import sys; sys.modules['torch'] = None\n"  # importing it would raise

@@ -84,10 +84,20 @@ class Platform:
         return int(_torch_module(self.device_type).device_count())
 
     def device(self, local_rank: int = 0) -> str:
-        """The torch name of the device that local rank uses: ``"cpu"``, ``"mps"``, ``"cuda:1"``, …"""
+        """The torch name of the device that a local rank uses: ``"cpu"``, ``"mps"``, ``"cuda:1"``, …
+
+        Raises:
+            ConfigError: there are fewer devices than ranks on this host; but where a process sees one only, that is its own.
+        """
         if self.device_type in ("cpu", "mps"):
             return self.device_type
-        return f"{self.device_type}:{local_rank % max(self.device_count(), 1)}"
+        count = self.device_count()
+        if local_rank >= count > 1 or count < 1:
+            raise ConfigError(
+                f"Local rank {local_rank} has no {self.device_type} device: {count} can be seen here. "
+                f"Start at most {count} processes on this host, or look at {self.visible_devices_variable}."
+            )
+        return f"{self.device_type}:{local_rank if count > 1 else 0}"
 
     def __str__(self) -> str:
         return self.device_type
