@@ -126,7 +126,7 @@ def measure(
 
 
 def same(number: int, ours: dict[str, Any], theirs: dict[str, Any], template: Template) -> None:
-    """Stop where the sides differ on row ``number``. Two calls a row label the line break after the last end-of-turn token; no matter."""
+    """Stop where the sides differ on row ``number``; but two calls a row also label the line break after the last end of turn."""
     labels = np.array(theirs["labels"])
     end = len(labels) if labels[-1] == IGNORE_INDEX else 1 + int(np.flatnonzero(labels == template.eos_token_id)[-1])
     labels[end:] = IGNORE_INDEX

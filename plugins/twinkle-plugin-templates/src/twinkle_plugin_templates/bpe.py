@@ -97,8 +97,8 @@ class BPECodec(Codec):
             return False
         if text.isascii():
             return True
-        unknown = set(text) - self._assigned
-        if unknown:
+        if not text.replace("\n", "").isprintable():  # what is printable is assigned
+            unknown = set(text) - self._assigned
             if any(unicodedata.category(character) == "Cn" for character in unknown):
                 return False
             self._assigned |= unknown

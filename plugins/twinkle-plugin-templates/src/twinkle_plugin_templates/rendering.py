@@ -23,6 +23,8 @@ _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 # Unicode noncharacters: never part of interchanged text, so they can mark positions in a render.
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 
+_DICT_ATTRIBUTES = frozenset(dir(dict))
+
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None
 Span = tuple[int, int]
@@ -122,9 +124,31 @@ class _MarkedGenerationBlocks(_GenerationBlocks):
     before, after = _OPEN, _CLOSE
 
 
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, which allows what it always does, with two short cuts: its checks cost more than all else in a template."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._verdicts: dict[tuple[type, str], bool] = {}
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        # A field of a message: a plain dictionary has no attributes but its methods, and the sandbox gives its values unchecked.
+        if type(obj) is dict and attribute not in _DICT_ATTRIBUTES:
+            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        return super().getattr(obj, attribute)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        # The sandbox judges by the object's type and the attribute's name alone.
+        key = (type(obj), attr)
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            verdict = self._verdicts[key] = super().is_safe_attribute(obj, attr, value)
+        return verdict
+
+
 def _environment(mark: bool) -> ImmutableSandboxedEnvironment:
     blocks = _MarkedGenerationBlocks if mark else _GenerationBlocks
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[blocks, loopcontrols])
+    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[blocks, loopcontrols])
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
