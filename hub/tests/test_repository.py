@@ -74,6 +74,10 @@ def test_what_is_no_reference_is_refused_with_the_reason_and_an_example(text, wh
     assert "hf://owner/name@revision" in error
 
 
+def test_a_path_stays_readable_in_messages():
+    assert str(RepoRef("file", "/home/me@work/模型 1/a@b%", "v1")) == "file:///home/me@work/模型 1/a%40b%25@v1"
+
+
 def test_another_revision_of_the_same_repository():
     assert RepoRef("hf", "a/b", "v1").at("v2") == RepoRef("hf", "a/b", "v2")
     assert RepoRef("hf", "a/b", "v1").at(None) == RepoRef("hf", "a/b")

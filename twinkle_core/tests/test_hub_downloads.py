@@ -48,6 +48,11 @@ def test_an_existing_path_is_returned_as_it_is(download, model):
     assert download(model / "config.json") == model / "config.json"
 
 
+def test_an_existing_path_needs_no_project(project, model):
+    (project / "twinkle.toml").write_text("this is no toml")
+    assert download_model(model) == model
+
+
 @pytest.mark.parametrize("download", DOWNLOADS)
 def test_a_file_reference_is_its_folder(download, model):
     assert download(f"file://{model}") == model
@@ -84,6 +89,7 @@ def test_offline_comes_from_the_environment(monkeypatch):
 
 def test_zero_doesnt_mean_offline(monkeypatch, tmp_path):
     monkeypatch.setenv("TWINKLE_OFFLINE", "0")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(HubError, match="can't be reached"):

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from twinkle_hub.errors import HubError
 
@@ -70,8 +70,8 @@ class RepoRef:
         return RepoRef(self.scheme, self.repo_id, revision)
 
     def __str__(self) -> str:
-        repo_id = quote(self.repo_id, safe="/:~ ()[]{}+,=!$&';") if self.scheme == "file" else self.repo_id
-        return f"{self.scheme}://{repo_id}" + ("" if self.revision is None else f"@{self.revision}")
+        parent, slash, last = self.repo_id.replace("%", "%25").replace("#", "%23").rpartition("/")
+        return f"{self.scheme}://{parent}{slash}{last.replace('@', '%40')}" + ("" if self.revision is None else f"@{self.revision}")
 
 
 def check_revision(revision: str, reference: str) -> None:

@@ -55,12 +55,16 @@ def _fetch(
     ignore_patterns: Sequence[str] | None,
 ) -> Path:
     from twinkle.component import default_registry
-    from twinkle_hub.hubs import fetch
+    from twinkle_hub.hubs import fetch, locate
     from twinkle_hub.settings import Settings
 
+    reference = os.fspath(reference)
+    path = locate(reference, revision=revision)
+    if isinstance(path, Path):  # needs neither plugins nor a project
+        return path
     registry = default_registry()
     return fetch(
-        os.fspath(reference),
+        reference,
         hubs=registry.hubs,
         repo_type=repo_type,
         revision=revision,

@@ -111,10 +111,6 @@ class LoopbackServer:
         """The URL to give to a client."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def paths(self, pattern: str = "") -> list[str]:
-        """The paths of the requests so far that match ``pattern``."""
-        return [request.path for request in self.requests if re.search(pattern, request.path)]
-
     def answer(self, request: Request) -> Reply:
         """The right answer to ``request``; subclasses speak their protocol here."""
         raise NotImplementedError
