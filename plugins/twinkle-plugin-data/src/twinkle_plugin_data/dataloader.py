@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from twinkle.data_format import InputFeature
 from twinkle.dataloader import BaseDataLoader
@@ -67,6 +67,8 @@ class DataLoader(BaseDataLoader):
         self.device_mesh = device_mesh or runtime.device_mesh
         ranks = self.device_mesh.data_world_size
         _check_sizes(batch_size, min_batch_size, ranks)
+        if on_error not in get_args(OnError):
+            raise ConfigError(f"on_error has to be 'raise' or 'skip', not {on_error!r}.")
         self._plan = Plan(
             num_rows=len(self.dataset),
             batch_size=batch_size,

@@ -81,17 +81,15 @@ def read_file(path: Path, *, name: str) -> Rows:
 
 
 def read_json(path: Path, name: str) -> Rows:
-    """A list of objects, columns as an object of lists, or JSON lines under another name."""
+    """A list of objects, columns as an object of lists, rows under ``data`` (or ``rows``, ``examples``), or JSON lines."""
     with path.open("rb") as file:
         first = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if first == b"{":
         lines = JsonLinesRows(path, name=name)
-        if _begins_with_object(lines):
+        if len(lines) > 1 and _begins_with_object(lines):
             return lines
     content = json.loads(path.read_text(encoding="utf-8-sig"))
-    if isinstance(content, dict):
-        content = _only_list(content)
-    return rows_from_memory(content, name=name)
+    return rows_from_memory(_inside(content) if isinstance(content, dict) else content, name=name)
 
 
 def rows_from_memory(data: Any, *, name: str) -> Rows:
@@ -148,6 +146,8 @@ def _from_table(table: Any, name: str) -> Rows:
     return ArrowRows(datasets.Dataset(table), name=name)
 
 
+_ENVELOPES = ("data", "rows", "examples")
+
 READERS: dict[str, Callable[[Path, str], Rows]] = {
     ".jsonl": lambda path, name: JsonLinesRows(path, name=name),
     ".json": read_json,
@@ -184,10 +184,13 @@ def _begins_with_object(lines: JsonLinesRows) -> bool:
         lines.fetch([0])
     except DataError:
         return False
-    return len(lines) > 1 or not isinstance(next(iter(lines.fetch([0])[0].values()), None), list)
+    return True
 
 
-def _only_list(content: dict[str, Any]) -> Any:
-    """The rows of ``{"data": [...], "version": …}``, else the object itself as columns."""
-    lists = [value for value in content.values() if isinstance(value, list)]
-    return lists[0] if len(lists) == 1 and all(isinstance(row, dict) for row in lists[0]) else content
+def _inside(content: dict[str, Any]) -> Any:
+    """The rows in an object that is no list of them: under a usual name, as columns, or the object as the only row."""
+    for name in _ENVELOPES:
+        if isinstance(content.get(name), list):
+            return content[name]
+    columns = "messages" not in content and all(isinstance(value, list) for value in content.values())
+    return content if columns else [content]
