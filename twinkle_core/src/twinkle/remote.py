@@ -133,6 +133,7 @@ def remote_class(execute: Execute = "peer") -> Callable[[C], C]:
                 kwargs.pop("device_mesh", None)
             original(self, *args, **kwargs)
 
+        setattr(cls, _WORKERS, None)  # so that looking for workers is one quick look at the class, even where it has __getattr__
         cls.__init__ = init  # type: ignore[misc]  # subclasses may differ, which _is_stand_in looks at
         return cls
 
