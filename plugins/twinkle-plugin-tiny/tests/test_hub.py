@@ -53,8 +53,8 @@ def test_generated_data_have_both_splits(hub, name):
 @pytest.mark.parametrize(
     ("name", "commit"),
     [
-        ("data/arithmetic", "0badbce3b25698aaf054dd70152e5f140612031432cb16a3e8453915efc7a5f4"),
-        ("data/countdown", "c9c0212c1aa0ef8866cc4ac18b6e3f3fa71fbd3b8125db1cfe2c26a84ff7540e"),
+        ("data/arithmetic", "40aed7e509b6487754ffd537eef376745fd6c1e6333d3b8973ee1d77c6702ab6"),
+        ("data/countdown", "fdd370a6d79fe912c053d8a0b68f5c9556c67c04eebdeee1ef871c6c43649adc"),
     ],
 )
 def test_generated_data_are_the_same_everywhere(hub, name, commit):

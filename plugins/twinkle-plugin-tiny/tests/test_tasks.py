@@ -2,6 +2,7 @@
 
 import ast
 import re
+import zlib
 from collections import Counter
 from fractions import Fraction
 
@@ -104,6 +105,12 @@ def test_train_and_test_share_no_problem_whatever_the_seeds():
     assert not trained & sums(seed=2, split="test")
     assert not {(b, operator, a) for a, operator, b in trained if operator != "-"} & sums(seed=2, split="test")
     assert not (games(seed=0) | games(seed=1)) & games(seed=2, split="test")
+
+
+def test_problems_to_test_on_are_the_ones_that_the_tiny_model_was_never_trained_on():
+    for row in arithmetic(200, split="test"):
+        a, operator, b = row["answer"].partition(" =")[0].split()
+        assert zlib.crc32(f"{operator}{a},{b}".encode()) % 10 == 0
 
 
 def test_an_unknown_tier_is_refused_with_the_ones_there_are():
