@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -142,8 +143,6 @@ def test_an_entry_point_that_leads_out_of_the_site_is_a_problem(site, make_regis
 
 
 def test_importing_the_registry_imports_nothing_heavy():
-    import subprocess
-
     heavy = ["pydantic", "pluggy", "importlib.metadata", "packaging", "tomllib", "filelock", "hashlib", "difflib"]
     code = f"import sys, twinkle_registry.registry; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

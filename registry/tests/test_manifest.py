@@ -141,7 +141,7 @@ def test_text_that_is_not_utf8_is_an_error_with_its_line():
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path):
-    with pytest.raises(ManifestError, match="twinkle.toml: can't be read: No such file"):
+    with pytest.raises(ManifestError, match=r"twinkle\.toml: can't be read: No such file"):
         load_manifest(tmp_path / "twinkle.toml")
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Callable, Sequence
-from importlib.abc import ExecutionLoader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import decode_source, spec_from_file_location
+from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_file_location
 from types import ModuleType
+from typing import Any
 
 from twinkle_registry.errors import PluginLoadError, TrustError
 from twinkle_registry.store import ComponentStore, StoredRepository
@@ -65,16 +66,15 @@ class HubFinder(MetaPathFinder):
             return None
         repository = self._admitted.get(match.group(1)) or self._from_store(match.group(1))
         stem = match.group(2)[1:].replace(".", "/")
-        for source in (f"{stem}/__init__.py" if stem else "__init__.py", f"{stem}.py"):
-            if source in repository.sources:
-                break
-        else:
-            if stem and not any(source.startswith(f"{stem}/") for source in repository.sources):
-                raise ModuleNotFoundError(f"No module named {fullname!r}: the repository has no {stem}.py", name=fullname)
-            return _without_source(fullname, [str(repository.folder / stem)])
+        package, module = f"{stem}/__init__.py" if stem else "__init__.py", f"{stem}.py"
+        is_package = package in repository.sources or module not in repository.sources
+        source = package if is_package else module
+        if source not in repository.sources and stem and not any(path.startswith(f"{stem}/") for path in repository.sources):
+            raise ModuleNotFoundError(f"No module named {fullname!r}: the repository has no {module}", name=fullname)
         file = repository.folder / source
-        locations = [str(file.parent)] if source.endswith("__init__.py") else None
-        loader = _Loader(str(file), repository.sources[source], is_package=locations is not None)
+        # A folder without __init__.py is a package whose source is empty.
+        loader = _Loader(fullname, str(file), repository.sources.get(source, b""))
+        locations = [str(file.parent)] if is_package else None
         return spec_from_file_location(fullname, file, loader=loader, submodule_search_locations=locations)
 
     def _from_store(self, digest: str) -> StoredRepository:
@@ -84,29 +84,22 @@ class HubFinder(MetaPathFinder):
         return self._admitted[digest]
 
 
-class _Loader(ExecutionLoader):
+class _Loader(SourceFileLoader):
     """Executes the source that it was given; neither reads the file again nor a compiled one."""
 
-    def __init__(self, path: str, source: bytes, *, is_package: bool) -> None:
-        self.path = path  # where importlib.resources looks
+    def __init__(self, fullname: str, path: str, source: bytes) -> None:
+        super().__init__(fullname, path)
         self._source = source
-        self._is_package = is_package
 
-    def get_source(self, fullname: str) -> str:
-        return decode_source(self._source)
+    def get_data(self, path: str) -> bytes:
+        """The verified source. Other files (compiled ones) aren't there for this loader."""
+        if path != self.path:
+            raise FileNotFoundError(path)
+        return self._source
 
-    def get_filename(self, fullname: str) -> str:
-        return self.path
-
-    def is_package(self, fullname: str) -> bool:
-        return self._is_package
-
-
-def _without_source(fullname: str, locations: list[str]) -> ModuleSpec:
-    """A package without ``__init__.py``. Its modules are found by the finder, as everything below it."""
-    spec = ModuleSpec(fullname, None, is_package=True)
-    spec.submodule_search_locations = locations
-    return spec
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        """Fails, which says that there is nothing to compare a compiled file with: none is read, and none is written."""
+        raise FileNotFoundError(path)
 
 
 def install_finder(store: ComponentStore, authorize: Callable[[LoadRequest], Grant]) -> HubFinder:

@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NoReturn
 
 from twinkle_hub.settings import is_set
 from twinkle_registry.errors import TrustError
@@ -58,6 +58,9 @@ class Grant:
     def __post_init__(self) -> None:
         if self._origin is not _from_authorize:
             raise TrustError("A Grant is what authorize() returns; it can't be made in another way.")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A Grant is for the process that asked for it, and doesn't pickle; send the LoadRequest.")
 
 
 def authorize(
