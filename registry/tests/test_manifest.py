@@ -112,6 +112,11 @@ def test_a_valid_manifest_is_read(tmp_path: Path):
         ),
         ("schema = 1", "schema = true", "acme/twinkle.toml:1: schema: input should be a valid integer, and this is True."),
         ("pure = true", 'pure = "yes"', "acme/twinkle.toml:15: component[0].pure: input should be a valid boolean"),
+        ("min = 0", 'min = "a"', "acme/twinkle.toml:16: component[0].config.gamma.min: has to be a number, and this is 'a'."),
+        ("min = 0", "max = true", "acme/twinkle.toml:16: component[0].config.gamma.max: has to be a number, and this is True."),
+        ("config.gamma = {", "config.a-b = {", "acme/twinkle.toml:16: component[0].config.a-b: 'a-b' is no identifier"),
+        ("config.gamma = {", "config = 1 #", "acme/twinkle.toml:16: component[0].config: has to be a table, and this is 1."),
+        ("hooks = {", "hooks = 1 #", "acme/twinkle.toml:9: plugin.hooks: has to be a table, and this is 1."),
         ("pure = true", "pure = ", "acme/twinkle.toml:15: isn't valid TOML"),
     ],
 )
@@ -148,6 +153,43 @@ def test_a_missing_file_is_an_error(tmp_path: Path):
 def test_windows_line_ends_are_read_and_counted():
     text = VALID.replace("pure = true", "pur = true").replace("\n", "\r\n")
     assert errors_of(text)[0].startswith("acme/twinkle.toml:15: component[0].pur")
+
+
+_LINES = [place for place, line in enumerate(VALID.splitlines()) if " = " in line]
+_VALUES = [
+    "1",
+    "-1.5",
+    "nan",
+    "true",
+    '""',
+    '"a:b"',
+    "[]",
+    "[[1]]",
+    "{}",
+    "{ a = {} }",
+    "1979-05-27",
+    '"\\u0000"',
+    "{ type = 1 }",
+    '["",1]',
+]
+
+
+@given(st.sampled_from(_LINES), st.sampled_from(_VALUES))
+def test_with_any_other_value_it_is_valid_or_the_error_names_that_line(place: int, value: str):
+    lines = VALID.splitlines()
+    lines[place] = f"{lines[place].split(' = ')[0]} = {value}"
+    message = ""
+    try:
+        parse_manifest("\n".join(lines).encode(), "x")
+    except ManifestError as error:
+        message = str(error)
+    assert {int(part.split(":")[1]) for part in message.splitlines()} <= {place + 1}
+
+
+@pytest.mark.parametrize("content", [b"a = " + b"[" * 100_000, b"a = " + b"9" * 10_000])
+def test_what_would_break_the_parser_is_an_error_of_the_file(content: bytes):
+    with pytest.raises(ManifestError, match=r"^x:1: isn't valid TOML"):
+        parse_manifest(content, "x")
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))

@@ -257,3 +257,15 @@ def test_a_registry_needs_no_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert registry.project.file is None
     assert {"hf", "ms", "file"} <= set(registry.hubs)
     message_of(ComponentNotFoundError, registry.find, "loss", "NoLossHasThisName")
+
+
+def test_the_readmes_snippets_run(site, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    site.install("acme-focal")
+    monkeypatch.syspath_prepend(str(site.folder))
+    monkeypatch.setenv("TWINKLE_HOME", str(home))
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    snippets = [part.split("```")[0] for part in text.split("```python\n")[1:]]
+    assert len(snippets) == 1
+    for snippet in snippets:
+        exec(snippet, {})
+    assert "FocalLoss acme-focal 1.0" in capsys.readouterr().out

@@ -37,7 +37,7 @@ def read_toml(content: bytes, source: str) -> tuple[str, dict[str, Any]]:
         raise ManifestError(f"{source}:{line}: isn't UTF-8 text.") from None
     try:
         return text, tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # tomllib's own error, numbers of too many digits, nesting without end
         place = re.search(r"line (\d+)", str(error))
         line = int(place.group(1)) if place else text.count("\n") + 1
         raise ManifestError(f"{source}:{line}: isn't valid TOML: {error}.") from None

@@ -103,9 +103,9 @@ def _folder_time(folder: str) -> int | None:
 
 
 def _settled(folders: Sequence[tuple[str, int | None]], found: Sequence[Found], now: int) -> bool:
-    """Whether a later change would show: a time that is just passing could come out the same once more."""
+    """Whether a later change would show: a time that is just passing could come out the same once more (one to come, not)."""
     times = [time for _, time in folders if time] + [entry.stamp[0] for entry in found if entry.stamp]
-    return all(now - time > (_TICK_NS if time % 1_000_000_000 else _COARSE_TICK_NS) for time in times)
+    return all(abs(now - time) > (_TICK_NS if time % 1_000_000_000 else _COARSE_TICK_NS) for time in times)
 
 
 def _encode(folders: list[tuple[str, int | None]], found: Sequence[Found]) -> tuple[dict[str, Any], list[bytes]]:

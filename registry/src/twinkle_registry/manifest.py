@@ -59,6 +59,14 @@ def _matching(pattern: str, what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"has to be a number, and this is {value!r}")
+    return value
+
+
+Number = Annotated[Any, AfterValidator(_number)]
+
 _NAME = r"[A-Za-z_]\w*"
 _DOTTED = rf"{_NAME}(?:\.{_NAME})*"
 
@@ -82,8 +90,8 @@ class ConfigField(_Model):
 
     type: Literal["str", "int", "float", "bool", "list", "dict", "any"]
     default: Any = None
-    min: int | float | None = None
-    max: int | float | None = None
+    min: Number = None
+    max: Number = None
     choices: list[Any] | None = Field(default=None, min_length=1)
     doc: str = ""
 
@@ -189,6 +197,8 @@ def _at(source: str, text: str, key: Sequence[str | int], message: str) -> str:
 def _dotted(key: Sequence[str | int]) -> str:
     shown = ""
     for part in key:
+        if part == "[key]":  # how pydantic says that it is about the key before
+            continue
         shown += f"[{part}]" if isinstance(part, int) else f".{part}" if shown else part
     return shown or "(the whole file)"
 
@@ -202,7 +212,7 @@ _MODELS: dict[tuple[str, ...], type[BaseModel]] = {
 
 
 def _explain(detail: Any) -> str:
-    *parents, key = detail["loc"] or ("",)
+    *parents, key = detail["loc"]
     match detail["type"]:
         case "extra_forbidden":
             path = tuple(part for part in parents if isinstance(part, str))
@@ -212,6 +222,9 @@ def _explain(detail: Any) -> str:
             return "is missing"
         case "value_error":
             return str(detail["ctx"]["error"])
+        case "model_type" | "dict_type":
+            message = "has to be a table"
         case _:
-            message = str(detail["msg"])
-            return f"{message[0].lower()}{message[1:]}, and this is {detail['input']!r}"
+            message = str(detail["msg"])[0].lower() + str(detail["msg"])[1:]
+    found = repr(detail["input"])
+    return f"{message}, and this is {found if len(found) <= 80 else found[:77] + '...'}"

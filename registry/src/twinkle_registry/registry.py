@@ -204,8 +204,6 @@ class Registry:
         return authorize(request, denial=self._denial, warn=self._warn)
 
     def _denial(self, request: LoadRequest) -> str | None:
-        if request.kind == "hooks":  # the hook that would be asked may be in the very module that this is about
-            return None
         for plugin, reason, error in self.hooks.results("twinkle_check_load", request=request):
             if isinstance(error, TrustError):
                 return f"{plugin.label} denies it: {error}"
@@ -229,13 +227,14 @@ class Registry:
 
     def _load_hook_module(self, plugin: PluginRow) -> ModuleType:
         from twinkle_registry.loader import load_installed
-        from twinkle_registry.trust import LoadRequest
+        from twinkle_registry.trust import LoadRequest, authorize
 
         self._check_requirements(plugin)
         request = LoadRequest(
             "installed", plugin.label, "hooks", plugin.hook_module, distribution=plugin.label, package=plugin.package
         )
-        module = load_installed(self.authorize(request))
+        # Not self.authorize: the check that it would ask may be in this very module.
+        module = load_installed(authorize(request))
         assert isinstance(module, ModuleType)
         return module
 
@@ -315,7 +314,7 @@ class Registry:
 
     def _read(self) -> Index:
         """The index as it is now; what is wrong in it is logged once."""
-        path = self._path if self._path is not None else list(dict.fromkeys(map(os.path.abspath, sys.path)))
+        path = self._path if self._path is not None else _import_path()
         if self._index is None or self._index_path != path or not self._index.stamps.hold():
             self._index = read_index(path, self._home, follow_finders=self._path is None)
             self._index_path = path
@@ -329,6 +328,11 @@ class Registry:
             _logger.warning("%s", message)
 
 
+def _import_path() -> list[str]:
+    # What isn't a string, the import system passes over, too. Symlinks stay: modules are found under the names with them.
+    return list(dict.fromkeys(map(os.path.abspath, (folder for folder in sys.path if isinstance(folder, str)))))
+
+
 def _with_component(reference: HubReference) -> HubReference:
     """A ``file`` reference whose path goes on beyond the repository's folder: what follows is the component's name."""
     from twinkle_hub.repository import RepoRef
@@ -336,6 +340,6 @@ def _with_component(reference: HubReference) -> HubReference:
     path = Path(RepoRef.parse(reference.repository_reference).repo_id)
     if path.exists() or not path.parent.is_dir() or not path.name.isidentifier():
         return reference
-    if not any((path.parent / name).is_file() for name in ("twinkle.toml", "__init__.py")):
+    if not any((path.parent / name).exists() for name in ("twinkle.toml", "__init__.py", "refs")):
         return reference
     return replace(reference, repository=reference.repository.rpartition("/")[0], component=path.name)
