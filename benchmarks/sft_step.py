@@ -1,8 +1,8 @@
 """An SFT LoRA step against a plain PyTorch + PEFT loop on the same batches.
 
 A step is forward, loss, backward, clip and AdamW. Both sides start from the same weights and take turns, step by step. Sizes are
-those of a small random Qwen3; what is printed are ratios of CPU time, and beside them those of wall time. With ``--peer-python`` the
-step of ``twinkle-kit`` is measured too, by a script that runs in its own environment.
+those of a small random Qwen3; what is printed are ratios of CPU time, and beside them those of wall time. With ``--peer-python``
+the step of ``twinkle-kit`` is measured too, by a script that runs in its own environment.
 
     python benchmarks/sft_step.py [--json] [--steps 12] [--peer-python /path/to/its/python]
 """

@@ -39,9 +39,14 @@ class Accumulation:
     """
 
     micro_batches: int = 0
+    empty: bool = True  # no loss was added yet
     tokens: torch.Tensor | float | None = 0.0
     normalised: bool = False
     grad_norm: float = 0.0
+
+    def skip(self) -> None:
+        """Count a micro-batch of which this rank has no rows."""
+        self.micro_batches += 1
 
     def add(self, loss_output: LossOutput, *, first: bool = True) -> None:
         """Count the tokens of one piece of a micro-batch, and with its first piece the micro-batch.
@@ -50,8 +55,8 @@ class Accumulation:
             ConfigError: it is normalised and those before weren't, or the other way round.
         """
         tokens = loss_output["num_tokens"]
-        if self.micro_batches == 0 and first:
-            self.tokens = None if tokens is None else 0.0
+        if self.empty:
+            self.tokens, self.empty = None if tokens is None else 0.0, False
         if (tokens is None) != (self.tokens is None):
             raise ConfigError("Within one optimizer step the loss gave num_tokens for some micro-batches and None for others.")
         if tokens is not None and self.tokens is not None:

@@ -170,7 +170,8 @@ def _read_full(folder: Path, base: Any) -> Mapping[str, Tensor]:
     if (folder / "adapter_config.json").is_file():
         raise CheckpointError(f"{folder} holds an adapter, but this model is trained in full. Add an adapter first.")
     try:
-        loaded = type(base).from_pretrained(folder, dtype=next(base.parameters()).dtype)
+        with torch.random.fork_rng():
+            loaded = type(base).from_pretrained(folder, dtype=next(base.parameters()).dtype)
     except Exception as error:  # whatever a damaged file makes of Transformers: nothing was changed
         raise CheckpointError(f"The weights in {folder} can't be read: {error}") from error
     tensors: dict[str, Tensor] = loaded.state_dict()

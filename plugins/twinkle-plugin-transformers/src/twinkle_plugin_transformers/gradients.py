@@ -19,12 +19,15 @@ from twinkle_plugin_transformers.data_parallel import DataParallel
 def reduce_gradients(parameters: Sequence[nn.Parameter], parallel: DataParallel) -> None:
     """Sum gradients over data-parallel ranks, in place.
 
-    A parameter without a gradient here counts as zero, so ranks whose rows touched different parameters still agree.
+    A parameter without a gradient here counts as zero where another rank has one, so ranks whose rows touched different parameters
+    agree. One without a gradient anywhere keeps having none, so that no optimizer decays what wasn't used.
     """
-    if parallel.size == 1:
+    if parallel.size == 1 or not parameters:
         return
-    for parameter in parameters:
-        if parameter.grad is None:
+    used = torch.tensor([float(parameter.grad is not None) for parameter in parameters], device=parameters[0].device)
+    parallel.all_reduce_sum(used)
+    for parameter, count in zip(parameters, used.tolist(), strict=True):
+        if count and parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     for bucket in _buckets([parameter.grad for parameter in parameters if parameter.grad is not None], parallel.bucket_bytes):
         flat = torch.cat([grad.reshape(-1) for grad in bucket])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
@@ -46,6 +47,11 @@ class AdapterSet:
         if config.is_prompt_learning or config.is_adaption_prompt:
             raise ConfigError(
                 f"Adapter {name!r}: {config.peft_type} changes the model's inputs; only injected adapters such as LoRA work."
+            )
+        prefix = PEFT_TYPE_TO_PREFIX_MAPPING.get(config.peft_type, "")
+        if name in prefix:
+            raise ConfigError(
+                f"An adapter can't be called {name!r}: PEFT's own names begin with {prefix!r}, and it couldn't tell them apart."
             )
         config = copy.deepcopy(config)
         config.base_model_name_or_path = None  # PEFT fills it in

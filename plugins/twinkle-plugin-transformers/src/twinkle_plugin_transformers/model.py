@@ -6,8 +6,7 @@ checkpoints, generation). Holds the base model and one object for each adapter, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,19 +20,19 @@ from twinkle.hub import download_model
 from twinkle.metric import Measurements
 from twinkle.model import TwinkleModel
 from twinkle.patch import apply_patch
+from twinkle.remote import remote_class, remote_function
 from twinkle_plugin_transformers import steps
-from twinkle_plugin_transformers.adapter import AdapterState, Pending, check_positive
+from twinkle_plugin_transformers.adapter import AdapterState, check_positive
 from twinkle_plugin_transformers.base_model import load_base_model, resolve_model_class
 from twinkle_plugin_transformers.checkpoint import Checkpoints
 from twinkle_plugin_transformers.checkpoint_folder import checkpoint_path
 from twinkle_plugin_transformers.data_parallel import DataParallel
 from twinkle_plugin_transformers.description import describe
 from twinkle_plugin_transformers.generation import generate
-from twinkle_plugin_transformers.head import Needs
 from twinkle_plugin_transformers.injection import AdapterSet
-from twinkle_plugin_transformers.micro_batches import join_outputs, split_rows
 from twinkle_plugin_transformers.optimizers import build_optimizer, build_scheduler
-from twinkle_plugin_transformers.outputs import ForwardPass, detached
+from twinkle_plugin_transformers.outputs import detached
+from twinkle_plugin_transformers.passes import Passes, collect_outputs
 from twinkle_plugin_transformers.precision import Precision
 from twinkle_plugin_transformers.states import AdapterStates
 
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
 _SEED = 42
 
 
+@remote_class()
 class TransformersModel(TwinkleModel):
     """A causal language model on Transformers and PEFT.
 
@@ -103,7 +103,7 @@ class TransformersModel(TwinkleModel):
         if gradient_checkpointing:
             self._base.gradient_checkpointing_enable({"use_reentrant": False})
         self._adapters = AdapterSet(self._base, seed=self._seed)
-        self._forward_pass = ForwardPass(self._base, self._precision)
+        self._passes = Passes(self._base, self._adapters, self._precision, self._parallel)
         self._checkpoints = Checkpoints(
             self._base, self._adapters, parallel=self._parallel, device=self._device, source=self._folder, model_id=self.model_id
         )
@@ -128,8 +128,9 @@ class TransformersModel(TwinkleModel):
 
     # Adapters -----------------------------------------------------------------------------------------------------------------
 
+    @remote_function(collect="first")
     def add_adapter_to_model(
-        self, adapter_name: str, config_or_dir: Any, *, gradient_accumulation_steps: int = 1, **kwargs: Any
+        self, /, adapter_name: str, config_or_dir: Any, *, gradient_accumulation_steps: int = 1, **kwargs: Any
     ) -> None:
         """Add an adapter: a PEFT configuration, or a folder or hub reference that holds a saved adapter, whose weights it gets.
 
@@ -144,19 +145,15 @@ class TransformersModel(TwinkleModel):
 
     # Forward and backward -----------------------------------------------------------------------------------------------------
 
-    def forward(self, *, inputs: Any, adapter_name: str = "", temperature: float = 1.0, **kwargs: Any) -> ModelOutput:
+    @remote_function(dispatch="slice_dp", collect=collect_outputs)
+    def forward(self, /, *, inputs: Any, adapter_name: str = "", temperature: float = 1.0, **kwargs: Any) -> ModelOutput:
         """A forward pass in training mode that ``calculate_loss`` and ``backward`` can follow. ``kwargs`` are kept for the loss."""
-        state = self._states.find(adapter_name)
-        needs = state.loss_needs()
-        with self._running(state, training=True):
-            batch = self._collate(state, inputs)
-            outputs = self._forward_pass(batch, needs | state.metric_needs(training=True), graded=needs, temperature=temperature)
-        state.train_pass = state.last_pass = Pending(batch, outputs, kwargs)
-        return outputs
+        return self._passes.train(self._states.find(adapter_name), inputs, temperature, kwargs).outputs
 
-    @torch.no_grad()
+    @remote_function(dispatch="slice_dp", collect=collect_outputs)
     def forward_only(
         self,
+        /,
         *,
         inputs: Any,
         adapter_name: str = "",
@@ -174,25 +171,18 @@ class TransformersModel(TwinkleModel):
         Raises:
             ConfigError: there is no output of that name.
         """
-        state = self._states.find(adapter_name)
-        asked = Needs.of(outputs)
-        needs = asked | state.loss_needs() | state.metric_needs(training=False)
-        if not asked.per_label and "labels" not in (inputs if isinstance(inputs, Mapping) else inputs[0]):
-            needs = asked  # without labels there is no loss
-        parts, batches = [], []
-        with self._running(state, training=False, disable_lora=disable_lora):
-            whole = self._encoded(state, inputs)
-            for rows, _ in split_rows(whole, micro_batch_size, {}):
-                batches.append(state.processor(rows))
-                parts.append(self._forward_pass(batches[-1], needs, temperature=temperature))
-        joined = join_outputs(parts)
-        if state.eval_pass is not None:
-            state.measure(state.eval_pass, training=False)
-        batch = batches[0] if len(batches) == 1 else state.processor(whole)
-        state.eval_pass = state.last_pass = Pending(batch, joined, kwargs)
-        return ModelOutput(**{name: joined[name] for name in outputs})  # type: ignore[literal-required,typeddict-item]
+        return self._passes.evaluate(
+            self._states.find(adapter_name),
+            inputs,
+            outputs,
+            disable_lora=disable_lora,
+            micro_batch_size=micro_batch_size,
+            temperature=temperature,
+            loss_kwargs=kwargs,
+        )
 
-    def calculate_loss(self, *, adapter_name: str = "", **kwargs: Any) -> float:
+    @remote_function(collect="mean", sync=True)
+    def calculate_loss(self, /, *, adapter_name: str = "", **kwargs: Any) -> float:
         """The loss of the last forward pass as a mean over its own tokens. ``kwargs`` go to the loss, over those of the pass.
 
         Raises:
@@ -202,10 +192,11 @@ class TransformersModel(TwinkleModel):
         passed = state.last_pass
         if passed is None:
             raise ConfigError("There is nothing to calculate a loss of: call forward or forward_only first.")
-        loss_output = self._loss(state, passed, kwargs)
+        loss_output = self._passes.loss(state, passed, kwargs)
         state.measure(passed, training=passed is state.train_pass)
         return float(steps.joint_loss([loss_output]))
 
+    @remote_function(collect="first")
     def backward(self, *, adapter_name: str = "") -> None:
         """Accumulate the gradients of the last ``calculate_loss``; the graph is gone afterwards.
 
@@ -219,8 +210,10 @@ class TransformersModel(TwinkleModel):
         steps.backward(state, passed.loss_output)
         passed.outputs = detached(passed.outputs)
 
+    @remote_function(dispatch="slice_dp", collect=collect_outputs)
     def forward_backward(
         self,
+        /,
         *,
         inputs: Any,
         adapter_name: str = "",
@@ -239,76 +232,38 @@ class TransformersModel(TwinkleModel):
             The outputs that the loss and the metrics needed, without their graph, and ``loss``: the mean over the tokens.
         """
         state = self._states.find(adapter_name)
-        parts: list[ModelOutput] = []
-        losses = []
-        for rows, extra in split_rows(self._encoded(state, inputs), micro_batch_size, kwargs):
-            self.forward(inputs=rows, adapter_name=state.name, temperature=temperature, **extra)
-            passed = state.train_pass
-            assert passed is not None
-            losses.append(self._loss(state, passed, {}))
-            steps.backward(state, losses[-1], first=len(losses) == 1)
-            passed.outputs = detached(passed.outputs)
-            state.measure(passed, training=True)
-            parts.append(passed.outputs)
-        state.train_pass = None
-        joined = join_outputs(parts)
-        joined["loss"] = steps.joint_loss(losses)
-        return joined
-
-    def _loss(self, state: AdapterState, passed: Pending, kwargs: Mapping[str, Any]) -> Any:
-        passed.loss_output = state.loss(passed.batch, passed.outputs, **{**passed.loss_kwargs, **kwargs})
-        return passed.loss_output
-
-    def _collate(self, state: AdapterState, inputs: Any) -> Any:
-        return state.processor(self._encoded(state, inputs))
-
-    def _encoded(self, state: AdapterState, inputs: Any) -> Any:
-        """``inputs`` with trajectories made features.
-
-        Raises:
-            ConfigError: they are trajectories, and no template was set.
-        """
-        if isinstance(inputs, Mapping) or not inputs or "messages" not in inputs[0]:
-            return inputs
-        if state.template is None:
-            raise ConfigError("These inputs are trajectories: call set_template('Template', model_id=…) first, or encode them.")
-        return [feature for features in state.template.batch_encode(inputs) for feature in features]
-
-    @contextmanager
-    def _running(self, state: AdapterState, *, training: bool, disable_lora: bool = False) -> Iterator[None]:
-        """The model as ``state`` wants it for a forward pass."""
-        self._adapters.activate(state.name)
-        if self._base.training != training:
-            self._base.train(training)
-        if disable_lora:
-            with self._adapters.disabled():
-                yield
-        else:
-            yield
+        return self._passes.train_backward(
+            state, inputs, micro_batch_size=micro_batch_size, temperature=temperature, loss_kwargs=kwargs
+        )
 
     # The optimizer step -------------------------------------------------------------------------------------------------------
 
+    @remote_function(collect="first")
     def clip_grad_norm(self, max_grad_norm: float = 1.0, *, adapter_name: str = "") -> float:
         """Normalise and clip the accumulated gradients; returns their norm before clipping, 0 where no step is due."""
         state = self._states.find(adapter_name)
         return steps.clip(state, self._parallel, max_grad_norm) if state.due() else 0.0
 
+    @remote_function(collect="first")
     def step(self, *, adapter_name: str = "") -> None:
         """An optimizer step, where one is due."""
         state = self._states.find(adapter_name)
         if state.due():
             steps.step(state, self._parallel)
 
+    @remote_function(collect="first")
     def zero_grad(self, *, adapter_name: str = "") -> None:
         """Forget the accumulated gradients, where a step was due; between, they go on accumulating."""
         state = self._states.find(adapter_name)
         if state.due():
             state.zero_grad()
 
+    @remote_function(collect="first")
     def lr_step(self, *, adapter_name: str = "") -> None:
         """A step of the schedule, where an optimizer step was made since the last."""
         steps.advance_schedule(self._states.find(adapter_name))
 
+    @remote_function(collect="first")
     def clip_grad_and_step(
         self, max_grad_norm: float = 1.0, *, gradient_accumulation_steps: int | None = None, adapter_name: str = ""
     ) -> float | None:
@@ -330,12 +285,14 @@ class TransformersModel(TwinkleModel):
 
     # What is configured -------------------------------------------------------------------------------------------------------
 
-    def set_loss(self, loss: object, *, adapter_name: str = "", **config: Any) -> None:
+    @remote_function(collect="first")
+    def set_loss(self, /, loss: object, *, adapter_name: str = "", **config: Any) -> None:
         """Choose the loss: an instance, class, function or reference."""
         state = self._states.find(adapter_name)
         state.loss = make_component("loss", loss, **config)
 
-    def set_optimizer(self, optimizer_cls: object = "AdamW", *, adapter_name: str = "", **config: Any) -> None:
+    @remote_function(collect="first")
+    def set_optimizer(self, /, optimizer_cls: object = "AdamW", *, adapter_name: str = "", **config: Any) -> None:
         """Choose the optimizer: a name in ``torch.optim``, a class, a reference or an instance.
 
         Where no adapter was added, all parameters are trained, in float32.
@@ -352,7 +309,8 @@ class TransformersModel(TwinkleModel):
             self._base.float()
             state.parameters = [parameter for parameter in self._base.parameters() if parameter.requires_grad]
 
-    def set_lr_scheduler(self, scheduler_cls: object, *, adapter_name: str = "", **config: Any) -> None:
+    @remote_function(collect="first")
+    def set_lr_scheduler(self, /, scheduler_cls: object, *, adapter_name: str = "", **config: Any) -> None:
         """Choose the schedule: a component, or a name in ``torch.optim.lr_scheduler``. Steps are optimizer steps.
 
         Raises:
@@ -363,35 +321,42 @@ class TransformersModel(TwinkleModel):
             raise ConfigError(f"{steps.described(state)} has no optimizer yet: call set_optimizer before set_lr_scheduler.")
         state.scheduler = build_scheduler(scheduler_cls, state.optimizer, config)
 
-    def set_template(self, template_cls: object, *, adapter_name: str = "", **config: Any) -> None:
+    @remote_function(collect="first")
+    def set_template(self, /, template_cls: object, *, adapter_name: str = "", **config: Any) -> None:
         """Choose the template for trajectories; its ``model_id`` is this model's unless given."""
         state = self._states.find(adapter_name)
         if isinstance(template_cls, str | type) and "model_id" not in config and self.model_id is not None:
             config["model_id"] = self.model_id
         state.template = make_component("template", template_cls, **config)
 
-    def set_processor(self, processor_cls: object, *, adapter_name: str = "", **config: Any) -> None:
+    @remote_function(collect="first")
+    def set_processor(self, /, processor_cls: object, *, adapter_name: str = "", **config: Any) -> None:
         """Choose how rows are collated. Where it takes a ``device``, that is this model's unless given."""
         state = self._states.find(adapter_name)
         if processor_cls == "InputProcessor":
             config.setdefault("device", self._device)
         state.processor = make_component("processor", processor_cls, **config)
 
-    def add_metric(self, metric_cls: object, *, is_training: bool | None = None, adapter_name: str = "", **config: Any) -> None:
+    @remote_function(collect="first")
+    def add_metric(self, /, metric_cls: object, *, is_training: bool | None = None, adapter_name: str = "", **config: Any) -> None:
         """Add a metric, for training, for evaluation, or (None) for both."""
         state = self._states.find(adapter_name)
         for training in (True, False):
             if is_training in (None, training):
                 self._states.attach_metric(state, metric_cls, config, training=training)
 
+    @remote_function(collect="first")
     def calculate_metric(self, *, is_training: bool, adapter_name: str = "") -> Measurements:
         """The metrics since the last call, over all ranks; every rank has to call it."""
         return self._states.find(adapter_name).calculate(training=is_training)
 
-    def apply_patch(self, patch: object, **config: Any) -> None:
+    @remote_function(collect="first")
+    def apply_patch(self, /, patch: object, **config: Any) -> None:
         """Apply a patch, by reference, to the underlying model."""
         apply_patch(self._base, make_component("patch", patch, **config) if config else patch)
+        self._passes.forget_model()
 
+    @remote_function(collect="first")
     def get_train_configs(self, *, adapter_name: str = "") -> str:
         """What this run is configured with, for people: one line each."""
         return describe(
@@ -404,8 +369,10 @@ class TransformersModel(TwinkleModel):
 
     # Checkpoints --------------------------------------------------------------------------------------------------------------
 
+    @remote_function(collect="first")
     def save(
         self,
+        /,
         name: str,
         *,
         output_dir: str | Path | None = None,
@@ -431,8 +398,10 @@ class TransformersModel(TwinkleModel):
             data["consumed_train_samples"] = consumed_train_samples
         return self._checkpoints.save(checkpoint_path(name, output_dir), state, training=save_optimizer, data=data)
 
+    @remote_function(collect="first", sync=True)
     def load(
         self,
+        /,
         name: str | Path,
         *,
         output_dir: str | Path | None = None,
@@ -451,6 +420,7 @@ class TransformersModel(TwinkleModel):
         folder = Path(name) if output_dir is None and Path(name).is_dir() else checkpoint_path(str(name), output_dir)
         self._checkpoints.read(folder, self._states.find(adapter_name), training=load_optimizer)
 
+    @remote_function(collect="first")
     def resume_from_checkpoint(self, checkpoint: str | Path, *, adapter_name: str = "") -> dict[str, Any]:
         """Continue exactly where a checkpoint was written: weights, optimizer, schedule, random state, counters.
 
@@ -462,14 +432,17 @@ class TransformersModel(TwinkleModel):
         """
         return self._checkpoints.read(Path(checkpoint), self._states.find(adapter_name), training=True)
 
+    @remote_function(collect="first")
     def get_state_dict(self, *, adapter_name: str = "") -> dict[str, Tensor]:
         """The trained weights by name: an adapter's under the names of PEFT's files, else all of the model's. Not copies."""
         state = self._states.find(adapter_name)
         found: dict[str, Tensor] = self._adapters.state_dict(state.name) if state.name else self._base.state_dict()
         return found
 
+    @remote_function(collect="first")
     def upload_to_hub(
         self,
+        /,
         checkpoint_dir: str | Path,
         hub_model_id: str,
         *,
@@ -490,6 +463,7 @@ class TransformersModel(TwinkleModel):
 
     # Answers ------------------------------------------------------------------------------------------------------------------
 
+    @remote_function(dispatch="slice_dp", collect="flatten")
     def generate(
         self,
         inputs: Sequence[InputFeature | Trajectory],
@@ -503,7 +477,7 @@ class TransformersModel(TwinkleModel):
         Trajectories need a template (``set_template``). Meant for looking at a model while it trains; a sampler is faster.
         """
         state = self._states.find(adapter_name)
-        with self._running(state, training=False, disable_lora=disable_lora), self._precision.context():
+        with self._passes.running(state, training=False, disable_lora=disable_lora), self._precision.context():
             return generate(self._base, state.template, inputs, sampling_params or SamplingParams(), device=self._device)
 
 

@@ -98,9 +98,13 @@ def described(state: AdapterState) -> str:
 
 
 def _total_tokens(tokens: torch.Tensor | float | None, parallel: DataParallel, device: torch.device) -> float:
-    """What the gradient's sum is divided by, over all ranks; 1 where the loss isn't to be normalised."""
-    if tokens is None:
-        return 1.0
-    total = torch.as_tensor(tokens, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device).clone()
-    parallel.all_reduce_sum(total)
-    return float(total)
+    """What the gradient's sum is divided by, over all ranks; 1 where the loss isn't to be normalised.
+
+    A rank that had no rows doesn't know which of the two it is, so both numbers go round.
+    """
+    precise = torch.float64 if device.type == "cpu" else torch.float32
+    counts = torch.zeros(2, dtype=precise, device=device)
+    counts[1 if tokens is None else 0] = 1.0 if tokens is None else tokens
+    parallel.all_reduce_sum(counts)
+    total, unnormalised = counts.tolist()
+    return 1.0 if unnormalised else float(total)

@@ -1,0 +1,94 @@
+"""Two processes give what one process gives with the same global batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from twinkle.testing.processes import run_ranks
+
+PRELOAD = ("torch", "peft", "transformers.models.qwen3.modeling_qwen3", "twinkle_plugin_transformers.model")
+OPTIONS = {
+    "vocab_size": 257,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "eos_token_id": 1,
+    "bos_token_id": None,
+    "pad_token_id": None,
+}
+
+
+def train(batches: list[list[dict[str, Any]]], adapter: bool, folder: str) -> dict[str, Any]:
+    """What a rank does: its slice of every batch, accumulated over two; ranks begin with different random states."""
+    from peft import LoraConfig
+    from transformers import Qwen3Config
+
+    from twinkle.model import TransformersModel
+    from twinkle.runtime import current_runtime
+
+    runtime = current_runtime()
+    torch.manual_seed(runtime.rank)
+    model = TransformersModel(config=Qwen3Config(**OPTIONS))
+    if adapter:
+        model.add_adapter_to_model("default", LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    model.set_optimizer("AdamW", lr=1e-2)
+    model.set_lr_scheduler("CosineWarmupScheduler", num_warmup_steps=1, num_training_steps=10)
+    losses, norms = [], []
+    for rows in batches:
+        mine = rows[runtime.device_mesh.get_slice(len(rows), runtime.rank)]
+        model.forward_backward(inputs=mine)
+        norms.append(model.clip_grad_and_step(gradient_accumulation_steps=2))
+        losses.append(float(model.calculate_metric(is_training=True)["loss"]))
+    if adapter:  # the last batch has one row: the second rank has none, and waits for nobody
+        model.forward_backward(inputs=batches[0][:1][runtime.device_mesh.get_slice(1, runtime.rank)])
+        norms.append(model.clip_grad_and_step(gradient_accumulation_steps=1))
+        losses.append(float(model.calculate_metric(is_training=True)["loss"]))
+    path = model.save("ranks", output_dir=folder)
+    model.resume_from_checkpoint(path)
+    return {
+        "losses": losses,
+        "norms": [norm for norm in norms if norm is not None],
+        "weights": {name: value.numpy() for name, value in model.get_state_dict().items()},
+        "random": torch.get_rng_state().numpy(),
+    }
+
+
+def fail_to_save(folder: str) -> str:
+    from transformers import Qwen3Config
+
+    from twinkle.errors import CheckpointError
+    from twinkle.model import TransformersModel
+
+    model = TransformersModel(config=Qwen3Config(**OPTIONS))
+    try:
+        model.save("ranks", output_dir=folder)
+    except CheckpointError as error:
+        return str(error)
+    return "saved"
+
+
+@pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
+def test_two_ranks_train_as_one_process_does(make_rows, tmp_path, adapter):
+    batches = [make_rows(5, seed=seed) for seed in range(6)]  # five rows: the ranks have three and two
+    one = run_ranks(train, 1, batches, adapter, str(tmp_path / "one"), preload=PRELOAD)[0]
+    first, second = run_ranks(train, 2, batches, adapter, str(tmp_path / "two"), preload=PRELOAD)
+    assert first["losses"] == second["losses"] == pytest.approx(one["losses"], abs=1e-5)
+    assert first["norms"] == second["norms"] == pytest.approx(one["norms"], rel=1e-4)
+    for name, value in one["weights"].items():
+        assert (first["weights"][name] == second["weights"][name]).all()
+        assert first["weights"][name] == pytest.approx(value, abs=1e-5)
+    assert (first["random"] != second["random"]).any()
+
+
+def test_a_save_that_fails_on_the_master_fails_on_every_rank(tmp_path: Path):
+    (tmp_path / "file").write_text("in the way")
+    told = run_ranks(fail_to_save, 2, str(tmp_path / "file"), preload=PRELOAD)
+    assert told[0] == told[1]
+    assert "can't be written" in told[0]
