@@ -1,7 +1,7 @@
 """Every Python snippet in README, CONTRIBUTING, docs and cookbook pages runs.
 
-A snippet marked ``python continues`` goes on where the one before it on the page ended; one marked ``python notest`` needs what a test
-can't have.
+A snippet marked ``python continues`` goes on where the one before it on the page ended; one marked ``python notest`` needs what a
+test can't have.
 """
 
 import os
