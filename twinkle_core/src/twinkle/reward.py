@@ -17,7 +17,9 @@ class Reward(ABC):
     """One number for each trajectory, whatever the others in the batch are."""
 
     @abstractmethod
-    def __call__(self, trajectories: Sequence[Trajectory], ground_truths: Sequence[Any] | None = None, **kwargs: Any) -> list[float]:
+    def __call__(
+        self, trajectories: Sequence[Trajectory], ground_truths: Sequence[Any] | None = None, **kwargs: Any
+    ) -> list[float]:
         """The rewards, one a trajectory, in order.
 
         ``ground_truths``, where given, has one entry a trajectory; else they are taken from ``user_data``.

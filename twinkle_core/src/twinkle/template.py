@@ -43,7 +43,9 @@ class BaseTemplate(ABC):
 
         features = self.batch_encode([trajectory], add_generation_prompt=add_generation_prompt)[0]
         if len(features) != 1:
-            raise DataError(f"This row gave {len(features)} features under its truncation strategy; use batch_encode for such rows.")
+            raise DataError(
+                f"This row gave {len(features)} features under its truncation strategy; use batch_encode for such rows."
+            )
         return features[0]
 
     def check(self, trajectory: Trajectory) -> Trajectory | None:

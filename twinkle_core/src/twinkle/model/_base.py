@@ -39,7 +39,9 @@ class TwinkleModel(ABC):
         """A forward pass that ``calculate_loss`` and ``backward`` can follow."""
 
     @abstractmethod
-    def forward_only(self, *, inputs: ModelInputs, adapter_name: str = "", disable_lora: bool = False, **kwargs: Any) -> ModelOutput:
+    def forward_only(
+        self, *, inputs: ModelInputs, adapter_name: str = "", disable_lora: bool = False, **kwargs: Any
+    ) -> ModelOutput:
         """A forward pass without gradients, by default giving ``logps``."""
 
     @abstractmethod
@@ -118,7 +120,7 @@ class TwinkleModel(ABC):
 
     @abstractmethod
     def resume_from_checkpoint(self, checkpoint: str | Path, *, adapter_name: str = "") -> dict[str, Any]:
-        """Continue exactly where a checkpoint was written: weights, optimizer, schedule, random state; returns the data position."""
+        """Continue exactly where a checkpoint was written: weights, optimizer, schedule, random state; returns the data's position."""
 
     @abstractmethod
     def get_state_dict(self, *, adapter_name: str = "") -> dict[str, Tensor]:
