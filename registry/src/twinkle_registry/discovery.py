@@ -9,12 +9,12 @@ package that it names. Knows nothing of caches (it can be told what is already k
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from twinkle_registry.errors import ManifestError
-from twinkle_registry.reference import canonical_name
 
 GROUP = "twinkle.plugins"
 MANIFEST = "twinkle.toml"
@@ -50,6 +50,11 @@ def stamp_of(path: str) -> Stamp:
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size
+
+
+def canonical_name(distribution: str) -> str:
+    """The form of a distribution's name in which two that ``pip`` takes for the same are equal."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def discover(path: Sequence[str], known: Mapping[str, Found], *, follow_finders: bool) -> Iterator[Found]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 import zlib
 from collections.abc import Sequence
@@ -162,6 +161,8 @@ def _known(sections: Sequence[bytes]) -> dict[str, Found]:
 
 
 def _write(file: Path, header: dict[str, Any], sections: Sequence[bytes]) -> None:
+    import tempfile
+
     with suppress(OSError):  # a home that can't be written costs time, nothing else
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".tmp")

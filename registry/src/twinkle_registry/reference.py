@@ -78,11 +78,6 @@ def parse_reference(text: str) -> HubReference | InstalledReference:
     return InstalledReference(name, distribution or None)
 
 
-def canonical_name(distribution: str) -> str:
-    """The form of a distribution's name in which two that ``pip`` takes for the same are equal."""
-    return re.sub(r"[-_.]+", "-", distribution).lower()
-
-
 def _hub_reference(text: str) -> HubReference:
     from twinkle_hub.errors import HubError
     from twinkle_hub.repository import RepoRef

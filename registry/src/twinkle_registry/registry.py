@@ -6,11 +6,9 @@ whoever makes the registry says what a kind's base class is. Importing this modu
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -19,17 +17,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from twinkle_hub.settings import Settings
 from twinkle_registry.errors import ComponentConfigError, TrustError
 from twinkle_registry.index import Index, read_index
-from twinkle_registry.reference import HubReference, parse_reference
 from twinkle_registry.rows import ComponentRow, PluginRow, Problem
 
 if TYPE_CHECKING:
     from twinkle_hub.hubs import Hubs
     from twinkle_registry.hooks import Hooks
     from twinkle_registry.project import Project
+    from twinkle_registry.reference import HubReference
     from twinkle_registry.store import ComponentStore
     from twinkle_registry.trust import Grant, LoadRequest
-
-_logger = logging.getLogger(__name__)
 
 
 class Resolved(NamedTuple):
@@ -147,6 +143,8 @@ class Registry:
             ManifestError: the project's file isn't valid.
             HubError: the project's mirror for it can't be used.
         """
+        from twinkle_registry.reference import HubReference, parse_reference
+
         target = reference if "://" in reference else self.project.alias.get(reference, reference)
         parsed = parse_reference(target)
         if isinstance(parsed, HubReference):
@@ -240,6 +238,8 @@ class Registry:
 
     def _load_from_hub(self, kind: str, reference: str, hub: HubReference) -> _HubLoaded:
         """Authorize, fetch, verify, authorize what arrived, import."""
+        from dataclasses import replace
+
         from twinkle_registry.hub_component import find_in_repository
         from twinkle_registry.hub_package import install_finder
         from twinkle_registry.loader import load_stored
@@ -289,6 +289,8 @@ class Registry:
             return store.add(folder), commit
 
     def _mirrored(self, reference: HubReference) -> HubReference:
+        from dataclasses import replace
+
         from twinkle_hub.hubs import locate
         from twinkle_hub.repository import RepoRef
 
@@ -325,7 +327,9 @@ class Registry:
     def _warn(self, message: str) -> None:
         if message not in self._warned:
             self._warned.add(message)
-            _logger.warning("%s", message)
+            import logging  # takes longer to import than an index to read
+
+            logging.getLogger(__name__).warning("%s", message)
 
 
 def _import_path() -> list[str]:
@@ -335,6 +339,8 @@ def _import_path() -> list[str]:
 
 def _with_component(reference: HubReference) -> HubReference:
     """A ``file`` reference whose path goes on beyond the repository's folder: what follows is the component's name."""
+    from dataclasses import replace
+
     from twinkle_hub.repository import RepoRef
 
     path = Path(RepoRef.parse(reference.repository_reference).repo_id)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
+from twinkle_registry.discovery import canonical_name
 from twinkle_registry.errors import AmbiguousComponentError, ComponentNotFoundError
-from twinkle_registry.reference import InstalledReference, canonical_name
+from twinkle_registry.reference import InstalledReference
 from twinkle_registry.rows import ComponentRow
 
 
