@@ -53,7 +53,8 @@ class CharTemplate(BaseTemplate):
         if self.truncation_strategy == "delete":
             return []
         starts = range(0, len(ids), self.max_length)
-        return [{name: values[start : start + self.max_length] for name, values in feature.items()} for start in starts]
+        extras = {name: feature.pop(name) for name in ("user_data",) if name in feature}
+        return [{name: values[start : start + self.max_length] for name, values in feature.items()} | extras for start in starts]
 
 
 @pytest.fixture

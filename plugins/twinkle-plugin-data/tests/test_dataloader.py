@@ -160,6 +160,7 @@ def test_by_default_a_bad_row_is_an_error_that_arrives_as_it_was_raised(workers)
     assert str(caught.value) == "Row 2 of 'there' is bad."
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores are fine here
 @pytest.mark.parametrize("workers", [0, 2])
 def test_skipping_takes_the_next_row_and_notes_what_was_left_out(workers):
     loader = DataLoader(Broken(6, bad=[1, 2]), batch_size=3, on_error="skip", num_workers=workers)

@@ -148,3 +148,8 @@ def test_the_quick_start_of_existing_scripts(shared, make_template):
     assert len(texts) == 300
     assert not any("{{" in text for text in texts)
     assert sum("twinkle LLM" in text for text in texts) == 88  # a third of the rows say the name
+
+
+def test_a_raw_column_never_passes_for_labels(make, chat):
+    row = make([chat("a", "b", labels="positive")]).encode(add_generation_prompt=True)[0]
+    assert "labels" not in row

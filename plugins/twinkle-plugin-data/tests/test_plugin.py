@@ -45,3 +45,11 @@ def test_preprocessors_and_filters_import_neither_torch_nor_datasets_nor_numpy()
     )
     assert pure == ["filters", "preprocessors"]
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_torch_and_datasets_are_imported_when_they_are_needed():
+    code = (
+        "import sys, twinkle_plugin_data.dataset, twinkle_plugin_data.lazy, twinkle_plugin_data.dataloader; "
+        "print(sorted({'torch', 'datasets', 'pyarrow', 'transformers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twinkle.dataset import DatasetMeta
-from twinkle.errors import ConfigError
+from twinkle.errors import ConfigError, DataError
 from twinkle_plugin_data.dataloader import DataLoader
 from twinkle_plugin_data.dataset import Dataset
 
@@ -52,6 +52,7 @@ def test_what_follows_a_resume_is_what_would_have_followed(size, batch_size, sto
     assert len(following) >= each
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores are fine here
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_state_says_what_was_handed_out_not_what_workers_prefetched(workers):
     loader = DataLoader(numbers(40), batch_size=4, num_workers=workers, shuffle=True)
@@ -125,3 +126,19 @@ def test_a_state_of_other_rows_is_refused_with_what_differs():
 def test_a_state_that_is_none_is_refused():
     with pytest.raises(ConfigError, match="no state of a data loader"):
         DataLoader(numbers(9)).resume_from_checkpoint({"step": 3})
+
+
+def test_a_batch_that_could_not_be_had_does_not_count_as_handed_out():
+    class Bad:
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            if index == 2:
+                raise DataError("Row 2 is bad.")
+            return index
+
+    loader = DataLoader(Bad(), batch_size=2)
+    with pytest.raises(DataError):
+        list(loader)
+    assert loader.get_state()["consumed"] == 2

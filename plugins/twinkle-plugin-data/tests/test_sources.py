@@ -267,3 +267,15 @@ def test_rows_say_where_they_came_from_through_slices_and_files(tmp_path):
     folder = folder_with(tmp_path, "a.jsonl", "b.jsonl")
     dataset = Dataset(DatasetMeta(str(folder), data_slice=[1, 0]))
     assert dataset.where(0) == f"row 0 of '{folder}/b.jsonl'"
+
+
+def test_a_dictionary_of_splits_gives_the_split():
+    splits = datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS), "test": datasets.Dataset.from_list(ROWS[:1])})
+    assert list(Dataset(DatasetMeta(data=splits, split="test"))) == ROWS[:1]
+    with pytest.raises(DataError, match=r"'data in memory' has no split 'dev'. It has: 'train', 'test'"):
+        Dataset(DatasetMeta(data=splits, split="dev"))
+
+
+def test_rows_without_a_length_are_refused():
+    with pytest.raises(DataError, match="can't be made of IterableDataset"):
+        Dataset(DatasetMeta(data=datasets.Dataset.from_list(ROWS).to_iterable_dataset()))

@@ -95,9 +95,10 @@ class DataLoader(BaseDataLoader):
             position.next_pass()
         for fetched in self._loader:
             self._begun = True
-            position.hand_out()
             self.skipped += fetched.skipped
-            yield fetched.result()
+            batch = fetched.result()
+            position.hand_out()
+            yield batch
 
     def get_state(self) -> dict[str, Any]:
         """Where the pass stands, after the batches that were handed out; prefetched ones don't count."""

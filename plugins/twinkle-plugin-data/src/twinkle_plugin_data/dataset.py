@@ -17,7 +17,7 @@ from twinkle.preprocessor import Filter, Preprocessor
 from twinkle.template import BaseTemplate
 from twinkle_plugin_data.mixing import StoppingStrategy, mixed
 from twinkle_plugin_data.rows import Row, Rows, concatenated, copied
-from twinkle_plugin_data.running import run
+from twinkle_plugin_data.running import encode, run
 from twinkle_plugin_data.saving import save_rows, with_column_cast
 from twinkle_plugin_data.sources import name_of_source, open_rows
 from twinkle_plugin_data.steps import CheckStep, EncodeStep, FilterStep, MapStep, Step
@@ -131,15 +131,16 @@ class Dataset(BaseDataset):
 
         Args:
             add_generation_prompt: end each row with the opening of an assistant's turn, to sample from.
-            num_proc: how many processes encode. More than one pays only from some 100,000 rows on; fewer rows are encoded in this
-                process.
+            num_proc: how many processes encode. Data sets too small to be worth starting them are encoded in this process.
 
         Raises:
             ConfigError: no template was set.
             DataError: a row can't be encoded, or is too long under ``truncation_strategy='raise'``; names it and its data set.
         """
+        if num_proc is not None and num_proc < 1:
+            raise ConfigError(f"num_proc has to be at least 1, not {num_proc}.")
         step = EncodeStep(self._need_template("encode"), add_generation_prompt=add_generation_prompt)
-        return self._apply(step, None)
+        return self._apply(step, None, num_proc or 1)
 
     def check(self) -> Self:
         """Drop the rows that the template can't encode.
@@ -191,15 +192,15 @@ class Dataset(BaseDataset):
         """
         return save_rows(self._rows(), Path(path))
 
-    def _apply(self, step: Step, dataset_meta: DatasetMeta | str | None) -> Self:
+    def _apply(self, step: Step, dataset_meta: DatasetMeta | str | None, processes: int = 1) -> Self:
         parts = self._parts if dataset_meta is None else [self._part_of(dataset_meta)]
-        for part, rows in [(part, self._applied(step, part.rows)) for part in parts]:
+        for part, rows in [(part, self._applied(step, part.rows, processes)) for part in parts]:
             part.rows = rows
         return self
 
-    def _applied(self, step: Step, rows: Rows) -> Rows:
+    def _applied(self, step: Step, rows: Rows, processes: int) -> Rows:
         """``rows`` after ``step``; a lazy data set only notes it."""
-        return run(step, rows)
+        return encode(step, rows, processes) if isinstance(step, EncodeStep) else run(step, rows)
 
     def _rows(self) -> Rows:
         return concatenated([part.rows for part in self._parts])

@@ -98,7 +98,7 @@ def rows_from_memory(data: Any, *, name: str) -> Rows:
     Raises:
         DataError: it is nothing of these, an entry is no dictionary, or columns differ in length.
     """
-    if hasattr(data, "column_names") and hasattr(data, "with_format"):
+    if hasattr(data, "column_names") and hasattr(data, "with_format") and hasattr(data, "__len__"):
         return ArrowRows(data.with_format(None), name=name)
     if isinstance(data, dict):
         lengths = {column: len(values) for column, values in data.items()}

@@ -22,7 +22,7 @@ class LazyDataset(Dataset):
     dropped stands the next one that isn't, always the same; templates can't split rows here.
     """
 
-    def _applied(self, step: Step, rows: Rows) -> Rows:
+    def _applied(self, step: Step, rows: Rows, processes: int) -> Rows:
         return _SteppedRows(step, rows)
 
 

@@ -43,8 +43,7 @@ def open_rows(meta: DatasetMeta, **options: Any) -> Rows:
     """
     name = name_of_source(meta)
     if meta.data is not None:
-        data = meta.data() if callable(meta.data) else meta.data
-        rows = rows_from_memory(data, name=name)
+        rows = rows_from_memory(_of_split(meta.data() if callable(meta.data) else meta.data, meta), name=name)
     elif not meta.dataset_id:
         raise DataError("DatasetMeta needs a dataset_id (a hub reference, a file, a folder), or rows in data=.")
     else:
@@ -59,6 +58,15 @@ def _sliced(rows: Rows, meta: DatasetMeta, name: str) -> Rows:
     if len(wanted) and not len(rows):
         raise DataError(f"{name!r} has no rows to slice.")
     return SelectedRows(rows, wanted % max(len(rows), 1))
+
+
+def _of_split(data: Any, meta: DatasetMeta) -> Any:
+    """The split of a ``datasets.DatasetDict``; anything else as it is."""
+    if not isinstance(data, dict) or not data or not all(hasattr(split, "column_names") for split in data.values()):
+        return data
+    if meta.split not in data:
+        raise _no_split(meta, list(data))
+    return data[meta.split]
 
 
 def _locate(dataset_id: str, **options: Any) -> Path:
@@ -90,12 +98,7 @@ def _open_saved(path: Path, meta: DatasetMeta) -> Rows:
     """What ``save_to_disk`` of the ``datasets`` library left."""
     import datasets
 
-    found = datasets.load_from_disk(str(path))
-    if isinstance(found, datasets.DatasetDict):
-        if meta.split not in found:
-            raise _no_split(meta, list(found))
-        found = found[meta.split]
-    return ArrowRows(found, name=meta.dataset_id)
+    return ArrowRows(_of_split(datasets.load_from_disk(str(path)), meta), name=meta.dataset_id)
 
 
 def _files_of_split(folder: Path, meta: DatasetMeta) -> list[Path]:
@@ -198,4 +201,4 @@ def _names(file: Path, words: tuple[str, ...]) -> bool:
 
 
 def _no_split(meta: DatasetMeta, there: list[str]) -> DataError:
-    return DataError(f"{meta.dataset_id!r} has no split {meta.split!r}. It has: {', '.join(map(repr, there)) or 'none'}.")
+    return DataError(f"{name_of_source(meta)!r} has no split {meta.split!r}. It has: {', '.join(map(repr, there)) or 'none'}.")

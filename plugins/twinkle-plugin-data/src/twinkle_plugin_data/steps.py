@@ -16,13 +16,14 @@ from twinkle.data_format import Trajectory
 from twinkle.errors import DataError
 from twinkle.preprocessor import Filter, Preprocessor
 from twinkle.template import BaseTemplate
+from twinkle_plugin_data.features import TOKEN_FIELDS
 from twinkle_plugin_data.rows import Row, copied
 
 Where = Callable[[int], str]
 """From a position in the chunk to where that row came from."""
 
-_PLACE_IN_BATCH = re.compile(r"^Row 0\b:?\s*")
-_TRAJECTORY_FIELDS = frozenset({"messages", "tools"})
+_PLACE_IN_BATCH = re.compile(r"^Row 0\b[:,]?\s*")
+_NOT_CARRIED = frozenset({"messages", "tools", *TOKEN_FIELDS})
 
 
 class Step(ABC):
@@ -194,7 +195,7 @@ def name_of(function: Any) -> str:
 
 def _carry(row: Row, features: Sequence[Any]) -> None:
     for name, value in row.items():
-        if name not in _TRAJECTORY_FIELDS:
+        if name not in _NOT_CARRIED:
             for feature in features:
                 feature.setdefault(name, value)
 
