@@ -120,7 +120,7 @@ class TwinkleModel(ABC):
 
     @abstractmethod
     def resume_from_checkpoint(self, checkpoint: str | Path, *, adapter_name: str = "") -> dict[str, Any]:
-        """Continue exactly where a checkpoint was written: weights, optimizer, schedule, random state; returns the data's position."""
+        """Continue exactly where a checkpoint stood: weights, optimizer, schedule, random state; returns the data position."""
 
     @abstractmethod
     def get_state_dict(self, *, adapter_name: str = "") -> dict[str, Tensor]:
