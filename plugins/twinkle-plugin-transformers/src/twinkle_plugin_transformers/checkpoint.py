@@ -18,12 +18,13 @@ from peft import PeftConfig
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from twinkle.errors import CheckpointError, ConfigError
+from twinkle.errors import CheckpointError
 from twinkle.hub import download_model
 from twinkle_plugin_transformers.adapter import AdapterState
 from twinkle_plugin_transformers.checkpoint_folder import read_tensors, verify_folder, write_folder
 from twinkle_plugin_transformers.data_parallel import DataParallel
 from twinkle_plugin_transformers.injection import AdapterSet
+from twinkle_plugin_transformers.publishing import upload_folder
 from twinkle_plugin_transformers.trainer_state import random_state, read_training_state, write_training_state
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -180,33 +181,3 @@ def _read_full(folder: Path, base: Any) -> Mapping[str, Tensor]:
             found = list(tensors[name].shape) if name in tensors else "nothing"
             raise CheckpointError(f"{folder} doesn't fit this model: {name} is {found} instead of {list(value.shape)}.")
     return tensors
-
-
-def upload_folder(folder: Path, repo: str, *, token: str | None, private: bool, message: str) -> str:
-    """Publish a folder as a model repository, ``hf://owner/name`` or ``ms://owner/name`` (no scheme: Hugging Face).
-
-    Raises:
-        ConfigError: the scheme is another.
-        CheckpointError: the hub refuses, or can't be reached.
-    """
-    scheme, _, name = repo.rpartition("://")
-    try:
-        if scheme in ("", "hf"):
-            from huggingface_hub import HfApi
-
-            api = HfApi(token=token)
-            api.create_repo(name, private=private, exist_ok=True)
-            api.upload_folder(repo_id=name, folder_path=folder, commit_message=message)
-        elif scheme == "ms":
-            from modelscope.hub.api import HubApi
-
-            hub = HubApi(token=token)
-            hub.create_repo(name, visibility="private" if private else "public", exist_ok=True)
-            hub.upload_folder(repo_id=name, folder_path=str(folder), commit_message=message)
-        else:
-            raise ConfigError(f"Models are published to hf:// or ms://, not {scheme}://.")
-    except ConfigError:
-        raise
-    except Exception as error:  # each client has a tree of errors of its own
-        raise CheckpointError(f"{folder} can't be published as {repo}: {error}") from error
-    return f"{scheme or 'hf'}://{name}"
