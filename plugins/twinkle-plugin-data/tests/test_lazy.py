@@ -84,3 +84,17 @@ def test_it_can_be_mixed_and_sliced_like_a_dataset(chat, template):
     lazy = LazyDataset(DatasetMeta(data=[chat("a", "b")] * 2, data_slice=range(3)))
     lazy.add_dataset(DatasetMeta(data=[chat("x", "y")])).mix_dataset().set_template(template).encode()
     assert ["".join(map(chr, row["input_ids"])) for row in lazy] == ["ab", "xy", "ab", "ab"]
+
+
+def test_iterating_encodes_no_row_ahead(lazy, template):
+    rows = iter(lazy.encode())
+    next(rows), next(rows)
+    assert template.encoded == 2
+
+
+def test_workers_see_the_same_rows(lazy):
+    def ids(workers):
+        return [row["input_ids"].tolist() for batch in DataLoader(lazy, batch_size=5, num_workers=workers) for row in batch]
+
+    lazy.encode()
+    assert ids(1) == ids(0)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import datasets
 import pytest
 
 from twinkle.dataset import DatasetMeta
-from twinkle.errors import DataError
+from twinkle.errors import ConfigError, DataError
+from twinkle_plugin_data import files
 from twinkle_plugin_data.dataset import Dataset
 
 ROWS = [{"n": 0, "text": "a"}, {"n": 1, "text": "bä"}, {"n": 2, "text": "c\nd"}]
@@ -279,3 +281,18 @@ def test_a_dictionary_of_splits_gives_the_split():
 def test_rows_without_a_length_are_refused():
     with pytest.raises(DataError, match="can't be made of IterableDataset"):
         Dataset(DatasetMeta(data=datasets.Dataset.from_list(ROWS).to_iterable_dataset()))
+
+
+def test_an_option_that_there_is_not_is_an_error_with_those_that_are(write_jsonl):
+    with pytest.raises(ConfigError, match=r"takes no streaming. .* revision"):
+        Dataset(str(write_jsonl(ROWS)), streaming=True)
+
+
+def test_a_large_file_is_scanned_in_blocks(write_jsonl, monkeypatch):
+    monkeypatch.setattr(files, "_SCAN_BLOCK", 7)
+    assert list(Dataset(str(write_jsonl(ROWS)))) == ROWS
+
+
+def test_a_data_set_of_lines_can_be_sent_to_another_process(write_jsonl):
+    dataset = Dataset(str(write_jsonl(ROWS)))
+    assert list(dataset) == list(pickle.loads(pickle.dumps(dataset)))

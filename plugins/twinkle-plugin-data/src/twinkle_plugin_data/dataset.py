@@ -22,8 +22,6 @@ from twinkle_plugin_data.saving import save_rows, with_column_cast
 from twinkle_plugin_data.sources import name_of_source, open_rows
 from twinkle_plugin_data.steps import CheckStep, EncodeStep, FilterStep, MapStep, Step
 
-_ITER_CHUNK = 256
-
 
 class _Part:
     """The rows that came of one ``DatasetMeta``; None after mixing."""
@@ -42,6 +40,9 @@ class Dataset(BaseDataset):
     Rows are handed out as dictionaries of the caller's own. Token fields of encoded rows are numpy arrays: int32, weights
     float32.
     """
+
+    _rows_ahead = 256
+    """How many rows iterating fetches at a time."""
 
     def __init__(self, dataset_meta: DatasetMeta | str | Path | None = None, **options: Any) -> None:
         self._parts: list[_Part] = []
@@ -72,8 +73,8 @@ class Dataset(BaseDataset):
         return [copied(row) for row in self._rows().fetch(indices)]
 
     def __iter__(self) -> Iterator[Row]:
-        for start in range(0, len(self), _ITER_CHUNK):
-            yield from self.__getitems__(range(start, min(start + _ITER_CHUNK, len(self))))
+        for start in range(0, len(self), self._rows_ahead):
+            yield from self.__getitems__(range(start, min(start + self._rows_ahead, len(self))))
 
     def where(self, index: int) -> str:
         """Where the row at ``index`` came from, as errors say it: ``row 17 of 'ms://swift/self-cognition'``."""

@@ -147,6 +147,9 @@ def _from_table(table: Any, name: str) -> Rows:
 
 
 _ENVELOPES = ("data", "rows", "examples")
+_NEWLINE = ord("\n")
+_WHITE_SPACE = np.frombuffer(b" \t\r\n", np.uint8)
+_SCAN_BLOCK = 1 << 26  # bytes looked at in one go for line ends: bounds the memory that a large file takes
 
 READERS: dict[str, Callable[[Path, str], Rows]] = {
     ".jsonl": lambda path, name: JsonLinesRows(path, name=name),
@@ -166,15 +169,16 @@ def _line_spans(path: Path) -> tuple[Any, Any, Any]:
         nothing = np.empty(0, np.int64)
         return nothing, nothing, nothing
     content = np.memmap(path, np.uint8, "r")
-    ends = np.flatnonzero(content == ord("\n"))
+    blocks = range(0, len(content), _SCAN_BLOCK)
+    ends = np.concatenate([np.flatnonzero(content[start : start + _SCAN_BLOCK] == _NEWLINE) + start for start in blocks])
     if not len(ends) or ends[-1] != len(content) - 1:
         ends = np.append(ends, len(content))
     starts = np.concatenate([[0], ends[:-1] + 1])
     if content[:3].tobytes() == b"\xef\xbb\xbf":
         starts[0] = 3
-    # Only short lines can be blank; looking at every byte of the others would cost more than it finds.
-    short = np.flatnonzero(ends - starts < 64)
-    blank = [line for line in short.tolist() if not content[starts[line] : ends[line]].tobytes().strip()]
+    # Only a line that begins with white space, or with its own end, can be blank.
+    doubtful = np.flatnonzero(np.isin(content[np.minimum(starts, len(content) - 1)], _WHITE_SPACE))
+    blank = [line for line in doubtful.tolist() if not content[starts[line] : ends[line]].tobytes().strip()]
     lines = np.delete(np.arange(len(starts)), blank)
     return starts[lines], ends[lines], lines
 

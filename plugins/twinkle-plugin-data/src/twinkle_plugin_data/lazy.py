@@ -22,6 +22,8 @@ class LazyDataset(Dataset):
     dropped stands the next one that isn't, always the same; templates can't split rows here.
     """
 
+    _rows_ahead = 1
+
     def _applied(self, step: Step, rows: Rows, processes: int) -> Rows:
         return _SteppedRows(step, rows)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from twinkle.dataset import DatasetMeta
-from twinkle.errors import DataError
+from twinkle.errors import ConfigError, DataError
 from twinkle_plugin_data.files import READERS, read_file, rows_from_memory
 from twinkle_plugin_data.rows import ArrowRows, Rows, SelectedRows, concatenated
 
@@ -27,6 +27,7 @@ _SPLITS = {
 
 _METADATA = {"dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json", "configuration.json", "config.json"}
 _DEFAULT_SUBSET = "default"
+_HUB_OPTIONS = ("revision", "allow_patterns", "ignore_patterns")
 
 
 def name_of_source(meta: DatasetMeta) -> str:
@@ -39,6 +40,7 @@ def open_rows(meta: DatasetMeta, **options: Any) -> Rows:
 
     Raises:
         DataError: there is nothing that can be read, no such subset or split, or a slice of nothing; names the data set.
+        ConfigError: an option that there isn't.
         HubError: the repository can't be had.
     """
     name = name_of_source(meta)
@@ -70,13 +72,15 @@ def _of_split(data: Any, meta: DatasetMeta) -> Any:
 
 
 def _locate(dataset_id: str, **options: Any) -> Path:
+    unknown = sorted(options.keys() - _HUB_OPTIONS)
+    if unknown:
+        raise ConfigError(f"A data set takes no {', '.join(unknown)}. Beside its DatasetMeta it takes {', '.join(_HUB_OPTIONS)}.")
     path = Path(dataset_id).expanduser()
     if path.exists():
         return path
     from twinkle.hub import download_dataset
 
-    found: Path = download_dataset(dataset_id, **options)
-    return found
+    return download_dataset(dataset_id, **options)
 
 
 def _open_path(path: Path, meta: DatasetMeta) -> Rows:
