@@ -199,18 +199,17 @@ def _merge_order(model: Mapping[str, Any], added: Mapping[str, int]) -> list[str
 
 
 def _probes(pairs: BytePairs) -> list[str]:
-    """Texts on which a difference would show: all scripts next to letters, digits and blanks; added tokens; single tokens."""
-    codes = (*range(0x20, 0x3000), *range(0x3000, 0x20000, 41))
+    """Texts on which a difference would show: all scripts next to letters, digits and blanks; added tokens; merges."""
+    codes = (*range(0x20, 0x600), *range(0x600, 0x3000, 7), *range(0x3000, 0x20000, 61))
     scripts = [chr(code) for code in codes if unicodedata.category(chr(code)) not in ("Cn", "Cs")]
     texts = ["".join(f"a{one} {one}1{one}{one}" for one in scripts[start : start + 500]) for start in range(0, len(scripts), 500)]
     texts = [unicodedata.normalize("NFC", text) for text in texts]
-    words = "It's he'LL I'm\tDON'T 3.14 12345  \n\n \r\n x  \t y\u00a0z\u3000 !?... émigré 你好，世界 😀👍🏽 'ſ K\n"
-    texts += ["", " ", "\n", words, words * 3, *(f"{words}{added} {added}\n{added}{words}" for added in pairs.added)]
-    step = max(1, len(pairs.tokens) // 2000)
-    for token in pairs.tokens[256::step]:
-        text = token.decode(errors="replace")
-        texts += [text] if "\ufffd" not in text else []
-    return texts
+    sentence = "It's he'LL I'm\tDON'T 3.14 12345  \n\n \r\n x  \t y\u00a0z\u3000 !?... émigré 你好，世界 😀👍🏽 'ſ K\n"
+    texts += ["", " ", "\n", sentence, sentence * 3, *(f"{sentence}{added} {added}\n{added}{sentence}" for added in pairs.added)]
+    step = max(1, len(pairs.tokens) // 1000)
+    words = [word for token in pairs.tokens[256::step] if "\ufffd" not in (word := token.decode(errors="replace"))]
+    # A token as a whole piece; and run into another, cut short, so that the order of merges decides.
+    return texts + words + [f"{one}{other[1:]}{one.strip()}{other.strip()[:-1]}" for one, other in pairwise(words)]
 
 
 def _interleave(texts: Sequence[str], plain: Sequence[bool], fast: Encoded, slow: Encoded) -> Encoded:

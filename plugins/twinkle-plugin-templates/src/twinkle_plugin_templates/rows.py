@@ -45,7 +45,7 @@ def rows_of_columns(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]
 
 
 def parse_row(index: int, trajectory: Any, default_system: str | None = None) -> Row:
-    """Validate one chat.
+    """Validate one chat. Contents that come as a list of text parts are joined.
 
     Keys of messages that are None (as Arrow fills in where rows differ) count as absent.
 
@@ -88,15 +88,9 @@ def parse_text_row(index: int, trajectory: Any) -> Row:
             raise DataError(f"Row {index}: 'text' is of type {type(text).__name__}, not a string.")
         return Row(index=index, messages=[], user_data=trajectory.get("user_data"), text=text)
     row = parse_row(index, trajectory)
-    return Row(index=index, messages=[], user_data=row.user_data, text="".join(content_text(message) for message in row.messages))
-
-
-def content_text(message: Mapping[str, Any]) -> str:
-    """The text of a message's content; parts that aren't text have none."""
-    content = message.get("content")
-    if content is None or isinstance(content, str):
-        return content or ""
-    return "".join(part.get("text") or "" for part in content)
+    return Row(
+        index=index, messages=[], user_data=row.user_data, text="".join(message["content"] or "" for message in row.messages)
+    )
 
 
 def _message(index: int, position: int, message: Any) -> dict[str, Any]:
@@ -112,22 +106,26 @@ def _message(index: int, position: int, message: Any) -> dict[str, Any]:
         if role != "assistant" or not (message.get("tool_calls") or message.get("reasoning_content")):
             raise DataError(f"{where} (role {role!r}) has no 'content'. Only an assistant's message with 'tool_calls' may lack it.")
     elif isinstance(content, list):
-        _check_parts(where, content)
+        content = _joined_parts(where, content)
     elif not isinstance(content, str):
         raise DataError(
             f"{where} (role {role!r}): 'content' is of type {type(content).__name__}; it has to be text, or a list of parts."
         )
     clean = {key: value for key, value in message.items() if value is not None}
-    clean.setdefault("content", None)
+    clean["content"] = content
     return clean
 
 
-def _check_parts(where: str, parts: list[Any]) -> None:
+def _joined_parts(where: str, parts: list[Any]) -> str:
+    """The text of a message that comes in parts. Chat templates that take parts take text as well, and most take text alone."""
     for number, part in enumerate(parts):
         if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
             raise DataError(f"{where}: part {number} of 'content' is no dictionary with a 'type'.")
         if part["type"] == "text" and not isinstance(part.get("text"), str):
             raise DataError(f"{where}: part {number} of 'content' has type 'text' and no 'text'.")
+        if part["type"] != "text":
+            raise DataError(f"{where}: part {number} of 'content' is of type {part['type']!r}; this template encodes text alone.")
+    return "".join(part["text"] for part in parts)
 
 
 def _weight(index: int, position: int, message: dict[str, Any]) -> float:

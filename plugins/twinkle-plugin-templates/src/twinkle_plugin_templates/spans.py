@@ -15,7 +15,6 @@ from typing import Any
 
 from twinkle.errors import DataError
 from twinkle_plugin_templates.rendering import ChatTemplate, Messages, Span, Tools
-from twinkle_plugin_templates.rows import content_text
 
 _USERS = ("Twinklequestionone", "Twinklequestiontwo")
 _ANSWERS = ("Twinkleanswerone", "Twinkleanswertwo")
@@ -223,7 +222,7 @@ def _first_end(text: str, ends: Sequence[str], start: int) -> int:
 
 def _written(message: Mapping[str, Any]) -> list[str]:
     """The texts of a message in which somebody could have written what looks like a header or an end."""
-    texts = [content_text(message), message.get("reasoning_content") or ""]
+    texts = [message["content"] or "", message.get("reasoning_content") or ""]
     if message.get("tool_calls"):
         texts.append(str(message["tool_calls"]))
     return texts
@@ -231,7 +230,7 @@ def _written(message: Mapping[str, Any]) -> list[str]:
 
 def _holds(span: str, message: Mapping[str, Any]) -> bool:
     """Whether a span shows what the message says; templates may trim it and drop its thinking."""
-    said = content_text(message)
+    said = message["content"] or ""
     return said.strip() in span or said.rpartition("</think>")[2].strip() in span
 
 

@@ -127,10 +127,10 @@ class Template(BaseTemplate):
         if not self.use_chat_template:
             return self._encode_texts(rows, labelled=not add_generation_prompt)
         if add_generation_prompt:
-            texts = [self._render(row, True) for row in rows]
+            texts = [_checked(row, self._render(row, True)) for row in rows]
             return self._features(rows, self._codec.encode_batch(texts), None)
         rendered = [self._locate(row) for row in rows]
-        texts = [text for text, _ in rendered]
+        texts = [_checked(row, text) for row, (text, _) in zip(rows, rendered, strict=True)]
         encoded = self._codec.encode_batch(texts)
         weights = span_weights(
             encoded, text_starts(texts).tolist(), [spans for _, spans in rendered], [_turn_weights(row) for row in rows]
@@ -228,7 +228,7 @@ class Template(BaseTemplate):
         return text, spans
 
     def _encode_texts(self, rows: Sequence[Row], labelled: bool) -> list[list[InputFeature]]:
-        encoded = self._codec.encode_batch([row.text or "" for row in rows])
+        encoded = self._codec.encode_batch([_checked(row, row.text or "") for row in rows])
         before, after = self._special_ids
         if not labelled:
             after = []
@@ -279,3 +279,15 @@ def _turn_weights(row: Row) -> list[float] | None:
     if row.weights is None:
         return None
     return [weight for message, weight in zip(row.messages, row.weights, strict=True) if message["role"] == "assistant"]
+
+
+def _checked(row: Row, text: str) -> str:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            found = text[error.start : error.start + 1]
+            raise DataError(
+                f"Row {row.index} holds {found!r}, half of a surrogate pair, which is no character. Repair the text."
+            ) from None
+    return text
