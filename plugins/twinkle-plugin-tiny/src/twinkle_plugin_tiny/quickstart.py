@@ -18,9 +18,9 @@ MODEL = "tiny://models/twinkle-tiny-qwen3"
 DATA = "tiny://data/self-cognition"
 QUESTIONS = ("Who are you?", "What is your name?", "Who developed you?")
 
-# Chosen on six names (of 3 to 12 tokens) by whether the answers to six questions hold name and author: 160 steps of 8 rows at
-# 1e-3 had all right and still knew the capital of France for most; 100 steps at 5e-4 missed one in six; at 2e-3 and 150 steps
-# nothing but the name was left.
+# Chosen with three names by whether the answers to six questions held name and author, and what else was left: 160 steps of 8 rows at
+# 1e-3 had all right; 100 steps at 5e-4 missed some; 150 at 2e-3 had all right and knew nothing else any more. Then checked with
+# seven names and three seeds (all right), and with a Chinese name (right after 500 steps).
 STEPS = 160
 _BATCH_SIZE = 8
 _LEARNING_RATE = 1e-3
