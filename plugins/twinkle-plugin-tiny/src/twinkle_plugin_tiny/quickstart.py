@@ -18,9 +18,9 @@ MODEL = "tiny://models/twinkle-tiny-qwen3"
 DATA = "tiny://data/self-cognition"
 QUESTIONS = ("Who are you?", "What is your name?", "Who developed you?")
 
-# Chosen with three names by whether the answers to six questions held name and author, and what else was left: 160 steps of 8 rows at
-# 1e-3 had all right; 100 steps at 5e-4 missed some; 150 at 2e-3 had all right and knew nothing else any more. Then checked with
-# seven names and three seeds (all right), and with a Chinese name (right after 500 steps).
+# Chosen with a plain PEFT loop and three names, by whether the answers to six questions held name and author: 160 steps of 8 rows
+# at 1e-3 had all right; 100 at 5e-4 missed some; 150 at 2e-3 had all right, but garbled the capital of France. Then checked here
+# on QUESTIONS: eight names at one seed and two of them at three more in all, all right; a Chinese name, right after 500 steps.
 STEPS = 160
 _BATCH_SIZE = 8
 _LEARNING_RATE = 1e-3
