@@ -30,3 +30,11 @@ def test_a_template_is_found_by_its_name():
     from twinkle_plugin_templates.template import Template
 
     assert load_component("template", "Template") is Template
+
+
+def test_a_template_is_made_by_its_name_with_a_tokenizer_or_a_folder(tokenizer, tokenizer_folder):
+    from twinkle.component import make_component
+
+    row = {"messages": [{"role": "user", "content": "Hi"}]}
+    ours = make_component("template", "Template", tokenizer=tokenizer, max_length=None).encode(row)
+    assert make_component("template", "Template", model_id=str(tokenizer_folder)).encode(row)["length"] == ours["length"]
