@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,14 @@ _FORMAT = 2
 _KEPT_FILES = 32
 _TICK_NS = 50_000_000  # file systems round times to their clock's tick, at most some 10 ms
 _COARSE_TICK_NS = 2_000_000_000  # ... or to one or two whole seconds (FAT, HFS+, some network file systems)
+
+
+Section = bytes | memoryview
+"""A part of the file, in JSON; a view of it until it is asked for."""
+
+
+def _decoded(section: Section) -> Any:
+    return json.loads(bytes(section))
 
 
 @contextmanager
@@ -55,7 +63,7 @@ class Stamps(NamedTuple):
 class Index:
     """Plugins, components and problems at one moment; each is decoded when it is first asked for."""
 
-    def __init__(self, stamps: Stamps, plugins: bytes, components: bytes, problems: bytes) -> None:
+    def __init__(self, stamps: Stamps, plugins: Section, components: Section, problems: Section) -> None:
         self.stamps = stamps
         self._plugins = plugins
         self._components = components
@@ -65,13 +73,14 @@ class Index:
     def plugins(self) -> list[PluginRow]:
         """Every plugin that has a valid manifest, by distribution and package."""
         with _collector_paused():
-            return list(map(PluginRow._make, zip(*json.loads(self._plugins), strict=True)))
+            # What PluginRow._make does, without its Python frame for each of a thousand rows.
+            return list(map(tuple.__new__, repeat(PluginRow), zip(*_decoded(self._plugins), strict=True)))
 
     @cached_property
     def components(self) -> list[ComponentRow]:
         """Every component of these plugins, by distribution, package, and the order in the manifest."""
         rows = []
-        for place, kind, name, entry, pure, config in json.loads(self._components):
+        for place, kind, name, entry, pure, config in _decoded(self._components):
             plugin = self.plugins[place]
             about = (plugin.distribution, plugin.version, plugin.name, plugin.summary, plugin.license)
             rows.append(ComponentRow(kind, name, entry, pure, config, *about, plugin.package, plugin.location))
@@ -80,7 +89,7 @@ class Index:
     @cached_property
     def problems(self) -> list[Problem]:
         """What was wrong with the others."""
-        return list(map(Problem._make, json.loads(self._problems)))
+        return list(map(Problem._make, _decoded(self._problems)))
 
 
 def read_index(path: Sequence[str], home: Path, *, follow_finders: bool = False) -> Index:
@@ -122,7 +131,7 @@ def _settled(folders: Sequence[tuple[str, int | None]], found: Sequence[Found], 
     return all(abs(now - time) > (_TICK_NS if time % 1_000_000_000 else _COARSE_TICK_NS) for time in times)
 
 
-def _encode(folders: list[tuple[str, int | None]], found: Sequence[Found]) -> tuple[dict[str, Any], list[bytes]]:
+def _encode(folders: list[tuple[str, int | None]], found: Sequence[Found]) -> tuple[dict[str, Any], list[Section]]:
     """The header, and the sections that follow it: plugins, components, problems, and what was found, for the next time."""
     good = [entry for entry in found if entry.plugin]
     watched = sorted({file for entry in found for file in entry.watched})
@@ -132,7 +141,7 @@ def _encode(folders: list[tuple[str, int | None]], found: Sequence[Found]) -> tu
         [entry.problem for entry in found if entry.problem],
         [[entry.manifest, entry.stamp, entry.watched] for entry in good],
     ]
-    encoded = [json.dumps(section, separators=(",", ":")).encode() for section in sections]
+    encoded: list[Section] = [json.dumps(section, separators=(",", ":")).encode() for section in sections]
     header = {
         "format": _FORMAT,
         "folders": folders,
@@ -143,7 +152,7 @@ def _encode(folders: list[tuple[str, int | None]], found: Sequence[Found]) -> tu
     return header, encoded
 
 
-def _read(file: Path, path: Sequence[str]) -> tuple[dict[str, Any] | None, list[bytes]]:
+def _read(file: Path, path: Sequence[str]) -> tuple[dict[str, Any] | None, list[Section]]:
     """Header and sections, or ``None`` where the file is missing, damaged, of another format, or for another path."""
     try:
         content = file.read_bytes()
@@ -151,24 +160,24 @@ def _read(file: Path, path: Sequence[str]) -> tuple[dict[str, Any] | None, list[
         header = json.loads(content[:start])
         ours = header["format"] == _FORMAT and [folder for folder, _ in header["folders"]] == list(path)
         if ours and header["check"] == zlib.crc32(memoryview(content)[start:]):
-            ends = list(accumulate(header["lengths"], initial=start))
-            return header, [content[begin:end] for begin, end in pairwise(ends)]
+            ends = accumulate(header["lengths"], initial=start)
+            return header, [memoryview(content)[begin:end] for begin, end in pairwise(ends)]
     except (OSError, ValueError, TypeError, KeyError):
         pass
     return None, []
 
 
-def _index(header: dict[str, Any], sections: Sequence[bytes]) -> Index:
+def _index(header: dict[str, Any], sections: Sequence[Section]) -> Index:
     folders = [(folder, time) for folder, time in header["folders"]]
     files = [(file, stamp and (stamp[0], stamp[1])) for file, stamp in header["files"]]
     return Index(Stamps(folders, files), *sections[:3])
 
 
-def _known(sections: Sequence[bytes]) -> dict[str, Found]:
+def _known(sections: Sequence[Section]) -> dict[str, Found]:
     """What an outdated file still knows of manifests, by their paths."""
     if not sections:
         return {}
-    columns, components, _, manifests = map(json.loads, sections)
+    columns, components, _, manifests = map(_decoded, sections)
     plugins = list(zip(*columns, strict=True))
     of_plugin: list[list[Any]] = [[] for _ in plugins]
     for place, *component in components:
@@ -179,7 +188,7 @@ def _known(sections: Sequence[bytes]) -> dict[str, Found]:
     }
 
 
-def _write(file: Path, header: dict[str, Any], sections: Sequence[bytes]) -> None:
+def _write(file: Path, header: dict[str, Any], sections: Sequence[Section]) -> None:
     import tempfile
 
     with suppress(OSError):  # a home that can't be written costs time, nothing else
