@@ -18,7 +18,9 @@ def test_a_wrong_loss_names_the_nearest(make_model):
 
 
 @pytest.mark.parametrize(
-    "loss", ["CrossEntropyLoss", "twinkle-plugin-losses/CrossEntropyLoss", CrossEntropyLoss, CrossEntropyLoss()], ids=str
+    "loss",
+    ["CrossEntropyLoss", "twinkle-plugin-losses/CrossEntropyLoss", CrossEntropyLoss, CrossEntropyLoss()],
+    ids=["name", "reference", "class", "instance"],
 )
 def test_a_loss_is_a_name_a_reference_a_class_or_an_instance(make_model, make_rows, loss):
     model = make_model()
