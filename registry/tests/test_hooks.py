@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from types import ModuleType
 
 import pytest
@@ -171,6 +172,59 @@ def test_a_check_that_fails_lets_in_what_is_installed_and_no_stranger(
     folder = write("focal", **{"__init__.py": "raise RuntimeError('executed')"})
     with pytest.raises(TrustError, match=r"acme-check 1\.0 has to check it, and its check failed"):
         registry.load("loss", f"file://{folder}")
+
+
+def test_a_thread_waits_for_a_check_that_another_is_still_importing(registry: Registry, plugin, importable):
+    importable.install("acme-focal")
+    text = "import threading\nthreading.importing.set()\nthreading.go.wait(10)\ndef twinkle_check_load(request): return 'never'"
+    plugin("acme-slow", text, "twinkle_check_load")
+    importing, go = threading.Event(), threading.Event()
+    threading.importing, threading.go = importing, go
+    results: list[object] = []
+
+    def load() -> None:
+        try:
+            results.append(registry.load("loss", "FocalLoss"))
+        except TrustError as error:
+            results.append(error)
+
+    try:
+        first, second = threading.Thread(target=load), threading.Thread(target=load)
+        first.start()
+        assert importing.wait(10)
+        second.start()
+        second.join(0.2)
+        go.set()
+        first.join(10)
+        second.join(10)
+    finally:
+        del threading.importing, threading.go
+    assert [type(result) for result in results] == [TrustError, TrustError]
+
+
+def test_what_a_hook_module_loads_while_it_is_imported_does_not_wait_for_itself(registry: Registry, plugin, importable):
+    importable.install("acme-focal")
+    text = (
+        "import sys\nfound = sys.registry_under_test.load('loss', 'FocalLoss')\n"
+        "def twinkle_check_load(request): return 'later ones' if found else None"
+    )
+    plugin("acme-eager", text, "twinkle_check_load")
+    sys.registry_under_test = registry
+    try:
+        with pytest.raises(TrustError, match="later ones"):
+            registry.load("loss", "FocalLoss")
+    finally:
+        del sys.registry_under_test
+
+
+def test_a_check_that_is_there_is_asked_at_each_load(registry: Registry, plugin, importable):
+    importable.install("acme-focal")
+    text = "calls = []\ndef twinkle_check_load(request):\n    calls.append(1)\n    return 'enough' if len(calls) > 2 else None"
+    plugin("acme-count", text, "twinkle_check_load")
+    for _ in range(2):
+        registry.load("loss", "FocalLoss")
+    with pytest.raises(TrustError, match="enough"):
+        registry.load("loss", "FocalLoss")
 
 
 def test_code_from_a_hub_is_checked_before_it_is_fetched_and_when_it_has_arrived(registry: Registry, plugin, trusted, write):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -251,6 +252,29 @@ def test_a_damaged_folder_in_the_store_is_not_executed_and_then_fetched_anew(mak
     with pytest.raises(PluginLoadError, match="changed or damaged"):
         make_registry().load("loss", reference)
     assert make_registry().load("loss", reference).gamma == 2
+
+
+def test_a_module_with_an_odd_name_is_served_from_the_verified_bytes_too(make_registry, write, home: Path):
+    source = "import importlib\nclass FocalLoss:\n    def odd(self): return importlib.import_module('..odd-name', __package__).x"
+    loaded = make_registry().load("loss", f"file://{focal(write, **{'parts/loss.py': source, 'odd-name.py': 'x = 1'})}")
+    (stored,) = (home / "components" / "sha256").iterdir()
+    (stored / "odd-name.py").write_text("x = 666")
+    assert loaded().odd() == 1
+
+
+@pytest.mark.parametrize("name", ["sha256_" + "A" * 64, "sha256_" + "a" * 63, "other"])
+def test_no_other_finder_is_asked_for_what_lies_below_the_parent(make_registry, write, name: str):
+    make_registry().load("loss", f"file://{focal(write)}")
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module(f"twinkle._hub.{name}")
+    with pytest.raises(ModuleNotFoundError):
+        sys.meta_path[0].find_spec(f"twinkle._hub.{name}", ["/"])
+
+
+def test_an_absolute_import_of_its_own_file_is_explained(make_registry, write):
+    folder = focal(write, **{"parts/loss.py": "from settings import GAMMA\nclass FocalLoss: pass"})
+    with pytest.raises(PluginLoadError, match=r"'settings' is its own file.*from \.settings import"):
+        make_registry().load("loss", f"file://{folder}")
 
 
 def test_a_traceback_shows_the_source(make_registry, write):

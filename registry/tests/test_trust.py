@@ -50,8 +50,8 @@ def test_installed_plugins_are_allowed(monkeypatch: pytest.MonkeyPatch):
     assert authorize(INSTALLED).request == INSTALLED
 
 
-@pytest.mark.parametrize("value", [None, "", "0", "false", "False", "no", "off", " "])
-def test_code_from_hubs_is_denied_by_default_and_by_every_no(monkeypatch: pytest.MonkeyPatch, value: str | None):
+@pytest.mark.parametrize("value", [None, "", "0", "false", "False", "no", "off", " ", "never", "none", "fasle"])
+def test_code_from_hubs_is_denied_by_default_and_by_all_that_is_no_yes(monkeypatch: pytest.MonkeyPatch, value: str | None):
     if value is None:
         monkeypatch.delenv("TWINKLE_TRUST_REMOTE_CODE", raising=False)
     else:

@@ -12,6 +12,7 @@ import functools
 import importlib
 import logging
 from collections.abc import Callable, Sequence
+from threading import RLock
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -54,7 +55,9 @@ class Hooks:
         self._load = load
         self._specifications = specifications
         self._manager: PluginManager | None = None
-        self._loaded: set[tuple[str, str]] = set()
+        self._importing: set[tuple[str, str]] = set()
+        self._ready: set[tuple[str, str]] = set()
+        self._lock = RLock()
         self._unusable: list[tuple[str, HookResult]] = []
         self._warned: set[tuple[str, str]] = set()
 
@@ -71,31 +74,43 @@ class Hooks:
         implementers = [plugin for plugin in self._plugins() if name in plugin.hook_names]
         if not implementers:
             return []
-        manager = self._ready_manager()
-        for plugin in implementers:
-            self._register(manager, plugin)
+        manager = self._ready_manager(implementers)
         caller = getattr(manager.hook, name, None)
         if self._specifications is not None and (caller is None or not caller.has_spec()):
             raise RegistryError(f"There is no hook named {name!r}.{self._near(manager, name)}")
         given: list[HookResult] = caller(**arguments) if caller else []
         return given + [failure for hook, failure in self._unusable if hook == name]
 
-    def _ready_manager(self) -> PluginManager:
-        if self._manager is None:
-            from pluggy import PluginManager
+    def _ready_manager(self, implementers: Sequence[PluginRow]) -> PluginManager:
+        """The manager, once the hooks of ``implementers`` are in it."""
+        keys = {(plugin.distribution, plugin.package): plugin for plugin in implementers}
+        if self._manager is not None and keys.keys() <= self._ready:
+            return self._manager
+        # Another thread waits until a check is there, and doesn't go on as if there were none. What a hook module imports may
+        # itself load components, in this thread: it goes on without its own plugin.
+        with self._lock:
+            manager = self._manager = self._manager or self._new_manager()
+            for key, plugin in keys.items():
+                if key not in self._ready | self._importing:
+                    self._importing.add(key)
+                    try:
+                        self._register(manager, plugin)
+                        self._ready.add(key)
+                    finally:
+                        self._importing.remove(key)
+            return manager
 
-            self._manager = PluginManager(PROJECT)
-            if isinstance(self._specifications, str):
-                self._specifications = importlib.import_module(self._specifications)
-            if self._specifications is not None:
-                self._manager.add_hookspecs(self._specifications)
-        return self._manager
+    def _new_manager(self) -> PluginManager:
+        from pluggy import PluginManager
+
+        manager = PluginManager(PROJECT)
+        if isinstance(self._specifications, str):
+            self._specifications = importlib.import_module(self._specifications)
+        if self._specifications is not None:
+            manager.add_hookspecs(self._specifications)
+        return manager
 
     def _register(self, manager: PluginManager, plugin: PluginRow) -> None:
-        key = (plugin.distribution, plugin.package)
-        if key in self._loaded:
-            return
-        self._loaded.add(key)
         try:
             module = self._load(plugin)
         except RegistryError as error:

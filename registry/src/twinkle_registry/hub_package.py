@@ -22,7 +22,7 @@ from twinkle_registry.store import ComponentStore, StoredRepository
 from twinkle_registry.trust import Grant, LoadRequest
 
 _PARENT = "twinkle._hub"
-_NAME = re.compile(rf"{re.escape(_PARENT)}\.sha256_([0-9a-f]{{64}})((?:\.\w+)*)")
+_NAME = re.compile(rf"{re.escape(_PARENT)}\.sha256_([0-9a-f]{{64}})((?:\.[^./]+)*)")
 
 
 def package_name(digest: str) -> str:
@@ -57,13 +57,15 @@ class HubFinder(MetaPathFinder):
         """The module ``fullname`` of an admitted repository; ``None`` for names that aren't below ``twinkle._hub``.
 
         Raises:
-            ModuleNotFoundError: the repository has no such module. No other finder is asked: it would execute what lies in the
-                folder, hashed or not.
+            ModuleNotFoundError: the repository has no such module. No other finder is asked, however odd the name: it would
+                execute what lies in the folder, hashed or not.
             TrustError: the repository wasn't admitted in this process, and isn't allowed.
         """
+        if not fullname.startswith(f"{_PARENT}."):
+            return None
         match = _NAME.fullmatch(fullname)
         if not match:
-            return None
+            raise ModuleNotFoundError(f"No module named {fullname!r}: it names no repository", name=fullname)
         repository = self._admitted.get(match.group(1)) or self._from_store(match.group(1))
         stem = match.group(2)[1:].replace(".", "/")
         package, module = f"{stem}/__init__.py" if stem else "__init__.py", f"{stem}.py"

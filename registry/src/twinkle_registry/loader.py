@@ -91,10 +91,23 @@ def load_stored(grant: Grant, finder: HubFinder, repository: StoredRepository, b
     owner = f"{request.reference!r} ({request.repository}, sha256:{repository.digest[:12]})"
     package = package_name(repository.digest)
     if request.entry is None:
-        return _only_subclass(import_module(package, owner), owner, request.kind, base, name)
+        return _only_subclass(_import_stored(package, owner, repository), owner, request.kind, base, name)
     module_name, _, attribute = request.entry.partition(":")
-    module = import_module(f"{package}.{module_name}" if module_name else package, owner)
+    module = _import_stored(f"{package}.{module_name}" if module_name else package, owner, repository)
     return attribute_of(module, attribute, owner, request.kind)
+
+
+def _import_stored(name: str, owner: str, repository: StoredRepository) -> ModuleType:
+    """``import_module``; says so where the code looks for its own files on ``sys.path``, where they never are."""
+    try:
+        return import_module(name, owner)
+    except PluginLoadError as error:
+        cause = error.__cause__
+        sought = (cause.name or "").partition(".")[0] if isinstance(cause, ModuleNotFoundError) else ""
+        if sought and any(path == f"{sought}.py" or path.startswith(f"{sought}/") for path in repository.sources):
+            hint = f"{sought!r} is its own file, which only a relative import finds: from .{sought} import ..."
+            raise PluginLoadError(f"{error} {hint}") from cause
+        raise
 
 
 def _only_subclass(module: ModuleType, owner: str, kind: str, base: type | None, name: str | None) -> type:

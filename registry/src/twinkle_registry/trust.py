@@ -12,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
-from twinkle_hub.settings import is_set
 from twinkle_registry.errors import TrustError
 
 VARIABLE = "TWINKLE_TRUST_REMOTE_CODE"
+
+# A switch that lets strangers in takes nothing for a yes that isn't one ("never", "none", a mistyped "fasle").
+_YES = frozenset({"1", "true", "yes", "on", "y", "t"})
 
 _logger = logging.getLogger(__name__)
 _from_authorize = object()
@@ -79,7 +81,7 @@ def authorize(
     Raises:
         TrustError: it isn't allowed; says what would allow it.
     """
-    if request.source == "hub" and not is_set(os.environ.get(VARIABLE)):
+    if request.source == "hub" and os.environ.get(VARIABLE, "").strip().lower() not in _YES:
         raise TrustError(
             f"{request.reference!r} is code from a hub ({request.repository}), and nothing allows it to be loaded. "
             f"Read the code first. To trust all code from hubs in one process, start it with {VARIABLE}=1."
