@@ -18,8 +18,8 @@ from twinkle_hub.digest import digest_of_bytes
 from twinkle_hub.errors import HubError
 from twinkle_registry.errors import (
     AmbiguousComponentError,
-    ComponentConfigError,
     ComponentNotFoundError,
+    ConfigError,
     ManifestError,
     PluginLoadError,
     TrustError,
@@ -145,7 +145,7 @@ def test_the_configuration_is_checked_against_the_repositorys_manifest(make_regi
     reference = f"file://{focal(write)}"
     registry = make_registry()
     registry.check_config("loss", reference, {"gamma": 1.5})
-    with pytest.raises(ComponentConfigError, match=r"'FocalLoss'.*unknown key 'gama'\. Did you mean 'gamma'"):
+    with pytest.raises(ConfigError, match=r"'FocalLoss'.*unknown key 'gama'\. Did you mean 'gamma'"):
         registry.check_config("loss", reference, {"gama": 1})
 
 

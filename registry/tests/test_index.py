@@ -49,6 +49,16 @@ def test_what_has_not_changed_is_not_read_again(site, make_registry, settled, re
     assert reads == ["acme_focal"]
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs users")
+def test_the_index_of_another_user_is_not_believed(site, make_registry, settled, reads, monkeypatch: pytest.MonkeyPatch):
+    site.install("acme-focal")
+    settled()
+    names(make_registry())
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert names(make_registry()) == ["acme-focal"]
+    assert reads == ["acme_focal"] * 2
+
+
 def test_a_warm_listing_imports_no_pydantic(site, make_registry, settled, home):
     site.install("acme-focal")
     settled()

@@ -45,6 +45,8 @@ def test_each_form_is_read(text: str, expected: object):
         ("hf://acme/focal/Loss/x", "isn't 'owner/name' or 'owner/name/Component'"),
         ("hf://acme/focal/my-loss", "'my-loss' is no component's name"),
         ("hf://acme/..", "isn't of the form owner/name"),
+        ("hf://acme/focal ", "ends with white space"),
+        ("hf://acme/focal@v1\n", "ends with white space"),
         ("hf://acme/focal@", "can't be the name of a branch"),
         ("hf://acme/focal@../x", "can't be the name of a branch"),
         ("hf://acme/focal#sha256:12", "'#sha256:12' is no digest"),

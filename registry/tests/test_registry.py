@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import pickle
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from twinkle_registry.errors import (
     AmbiguousComponentError,
-    ComponentConfigError,
     ComponentNotFoundError,
+    ConfigError,
     PluginLoadError,
     ReferenceFormatError,
 )
 from twinkle_registry.project import Project
+from twinkle_registry.registry import LOOK_AGAIN_S
 
 CONFIG = """\
 schema = 1
@@ -156,6 +158,41 @@ def test_an_uninstalled_component_is_no_longer_found(importable, make_registry):
     registry = make_registry()
     registry.load("loss", "FocalLoss")
     importable.uninstall("acme-focal")
+    time.sleep(LOOK_AGAIN_S)
+    message_of(ComponentNotFoundError, registry.load, "loss", "FocalLoss")
+
+
+def test_a_name_that_was_loaded_is_remembered_until_it_is_time_to_look_again(
+    importable, make_registry, monkeypatch: pytest.MonkeyPatch
+):
+    importable.install("acme-focal")
+    importable.install("acme-recall", kind="metric", component="Recall")
+    registry = make_registry()
+    monkeypatch.setattr("twinkle_registry.registry.LOOK_AGAIN_S", 1000)
+    loaded = registry.load("loss", "FocalLoss")
+    with monkeypatch.context() as patch:
+        patch.setattr("twinkle_registry.index.Stamps.hold", lambda stamps: pytest.fail("looked at the disk"))
+        assert registry.load("loss", "FocalLoss") is loaded
+    importable.uninstall("acme-focal")
+    assert registry.load("metric", "Recall").__name__ == "Recall"  # not remembered: looks, and so notices the other, too
+    message_of(ComponentNotFoundError, registry.load, "loss", "FocalLoss")
+
+
+def test_what_is_newly_installed_is_found_at_once(importable, make_registry, monkeypatch: pytest.MonkeyPatch):
+    importable.install("acme-focal")
+    registry = make_registry()
+    monkeypatch.setattr("twinkle_registry.registry.LOOK_AGAIN_S", 1000)
+    registry.load("loss", "FocalLoss")
+    importable.install("acme-recall", kind="metric", component="Recall")
+    assert registry.load("metric", "Recall").__name__ == "Recall"
+
+
+def test_what_is_remembered_holds_for_one_import_path(importable, make_registry, monkeypatch: pytest.MonkeyPatch):
+    importable.install("acme-focal")
+    registry = make_registry(path=None)
+    monkeypatch.setattr("twinkle_registry.registry.LOOK_AGAIN_S", 1000)
+    registry.load("loss", "FocalLoss")
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder != str(importable.folder)])
     message_of(ComponentNotFoundError, registry.load, "loss", "FocalLoss")
 
 
@@ -233,7 +270,7 @@ def test_a_configuration_that_does_not_fit_names_component_key_and_what_is_allow
     site, make_registry, config: dict, expected: str
 ):
     site.install("acme-focal", manifest=CONFIG)
-    message = message_of(ComponentConfigError, make_registry().check_config, "loss", "FocalLoss", config)
+    message = message_of(ConfigError, make_registry().check_config, "loss", "FocalLoss", config)
     assert message == f"The loss 'FocalLoss' (acme-focal 1.0) doesn't take this configuration: {expected}"
 
 
@@ -242,7 +279,7 @@ def test_a_component_that_declares_nothing_takes_anything(site, make_registry):
     make_registry().check_config("loss", "FocalLoss", {"whatever": 1})
 
 
-@pytest.mark.parametrize("error", [ComponentNotFoundError, AmbiguousComponentError, ComponentConfigError, PluginLoadError])
+@pytest.mark.parametrize("error", [ComponentNotFoundError, AmbiguousComponentError, ConfigError, PluginLoadError])
 def test_errors_pickle(error: type[Exception]):
     again = pickle.loads(pickle.dumps(error("what happened")))
     assert (type(again), str(again)) == (error, "what happened")

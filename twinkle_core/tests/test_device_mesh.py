@@ -177,9 +177,49 @@ class TestExperts:
         with pytest.raises(MeshError, match=r"ep=3 don't fit the 4 rank\(s\).*ep_size may be 1, 2, 4"):
             DeviceMesh.from_sizes(dp_size=4, ep_size=3)
 
+    @settings(deadline=None)
+    @given(meshes, st.data())
+    def test_any_layout_that_is_taken_holds_each_rank_once_inside_its_stage(self, mesh, data):
+        in_stage = mesh.world_size // mesh.pp_size
+        ep = data.draw(st.sampled_from([n for n in range(1, in_stage + 1) if in_stage % n == 0]), label="ep")
+        etp = data.draw(st.sampled_from([n for n in range(1, in_stage // ep + 1) if (in_stage // ep) % n == 0]), label="etp")
+        sizes = {f"{dim}_size": size for dim, size in zip(DIMS, mesh.shape, strict=True)}
+        made = DeviceMesh.from_sizes(**sizes, ep_size=ep, etp_size=etp)
+        assert math.prod(made.expert_shape) == made.world_size
+        for dims in (("ep",), ("etp",), ("edp", "ep_fsdp"), EXPERT_DIMS[1:]):
+            groups = made.groups(*dims)
+            assert sorted(itertools.chain.from_iterable(groups)) == list(range(made.world_size))
+            assert all(len({made.coordinates(rank)["pp"] for rank in group}) == 1 for group in groups)
+
+    @settings(deadline=None)
+    @given(meshes, st.integers(2, 70), st.sampled_from([1, 2]))
+    def test_a_size_is_taken_or_an_error_of_meshes(self, mesh, ep, etp):
+        in_stage = mesh.world_size // mesh.pp_size
+        sizes = {f"{dim}_size": size for dim, size in zip(DIMS, mesh.shape, strict=True)}
+        if in_stage % (ep * etp) == 0:
+            assert DeviceMesh.from_sizes(**sizes, ep_size=ep, etp_size=etp).ep_size == ep
+        else:
+            with pytest.raises(MeshError, match=f"ep={ep}.*{in_stage}"):
+                DeviceMesh.from_sizes(**sizes, ep_size=ep, etp_size=etp)
+
     def test_expert_coordinates_are_different_for_each_rank(self):
         mesh = DeviceMesh.from_sizes(pp_size=2, dp_size=2, tp_size=2, ep_size=2, etp_size=1)
         assert len({tuple(mesh.expert_coordinates(rank).values()) for rank in range(8)}) == 8
+
+
+class TestEveryFactorization:
+    """Over all meshes of up to 64 ranks."""
+
+    def test_world_size_alone_finds_the_same_dp(self):
+        for mesh in MESHES:
+            sizes = {f"{dim}_size": size for dim, size in zip(DIMS, mesh.shape, strict=True) if dim != "dp"}
+            assert DeviceMesh.from_sizes(world_size=mesh.world_size, **sizes) == mesh
+
+    def test_ranks_that_share_a_data_rank_are_those_of_one_model_replica(self):
+        for mesh in MESHES:
+            behind = mesh.groups("pp", "cp", "ulysses", "tp")
+            assert len(behind) == mesh.data_world_size
+            assert [{mesh.data_rank(rank) for rank in group} for group in behind] == [{n} for n in range(len(behind))]
 
 
 class TestData:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +56,18 @@ def test_it_is_fetched_once():
         (lambda lazy: {lazy: "x"}[LazyCollect(lambda: "key")], "key", "x"),
         (float, 0.5, 0.5),
         (int, 2, 2),
+        (lambda lazy: lazy + 1, 0.5, 1.5),
+        (lambda lazy: 1 + lazy, 0.5, 1.5),
+        (lambda lazy: sum([lazy, lazy]), 0.5, 1.0),
+        (lambda lazy: lazy + LazyCollect(lambda: 1), 0.5, 1.5),
+        (lambda lazy: (lazy - 1, 1 - lazy), 0.25, (-0.75, 0.75)),
+        (lambda lazy: (lazy * 4, 4 * lazy), 0.25, (1.0, 1.0)),
+        (lambda lazy: (lazy / 4, 4 / lazy), 0.5, (0.125, 8.0)),
+        (lambda lazy: (-lazy, round(lazy, 1), round(lazy)), 0.25, (-0.25, 0.2, 0)),
+        (lambda lazy: (lazy < 1, lazy <= 0.5, lazy > 1, lazy >= 0.5, 1 < lazy), 0.5, (True, True, False, True, False)),
+        (lambda lazy: lazy + [3], [1, 2], [1, 2, 3]),
+        (lambda lazy: lazy / "file", Path("folder"), Path("folder/file")),
+        (os.fspath, Path("folder"), "folder"),
         (str, 0.5, "0.5"),
         (lambda lazy: f"{lazy:.2f}", 0.5, "0.50"),
         (lambda lazy: list(lazy.items()), {"a": 1}, [("a", 1)]),

@@ -33,5 +33,5 @@ class TrustError(RegistryError, PermissionError):
     """Hub code isn't allowed to be loaded; says what would allow it."""
 
 
-class ComponentConfigError(RegistryError, ValueError):
-    """A component was configured with something that its manifest doesn't declare; names component, key, and what is allowed."""
+class ConfigError(TwinkleError, ValueError):
+    """A component, a mesh or a call was configured with something that it doesn't take; names it, the key, and what is allowed."""

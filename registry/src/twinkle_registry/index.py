@@ -87,6 +87,11 @@ class Index:
         return rows
 
     @cached_property
+    def hook_names(self) -> frozenset[str]:
+        """The hooks that at least one of these plugins implements."""
+        return frozenset(name for plugin in self.plugins for name in plugin.hook_names)
+
+    @cached_property
     def problems(self) -> list[Problem]:
         """What was wrong with the others."""
         return list(map(Problem._make, _decoded(self._problems)))
@@ -153,9 +158,13 @@ def _encode(folders: list[tuple[str, int | None]], found: Sequence[Found]) -> tu
 
 
 def _read(file: Path, path: Sequence[str]) -> tuple[dict[str, Any] | None, list[Section]]:
-    """Header and sections, or ``None`` where the file is missing, damaged, of another format, or for another path."""
+    """Header and sections, or ``None`` where the file is missing, damaged, of another format or user, or for another path."""
     try:
-        content = file.read_bytes()
+        with file.open("rb") as stream:
+            # The rows say which modules are imported: in a home that several people share, only one's own are believed.
+            if hasattr(os, "geteuid") and os.fstat(stream.fileno()).st_uid != os.geteuid():
+                return None, []
+            content = stream.read()
         start = content.index(b"\n") + 1
         header = json.loads(content[:start])
         ours = header["format"] == _FORMAT and [folder for folder, _ in header["folders"]] == list(path)

@@ -85,6 +85,8 @@ def _hub_reference(text: str) -> HubReference:
     scheme, _, rest = text.partition("://")
     if not _SCHEME.fullmatch(scheme):
         raise _wrong(text, f"{scheme!r} is no scheme")
+    if text != text.rstrip():  # a repository has one spelling: whoever decides on trust compares names
+        raise _wrong(text, "it ends with white space")
     rest, hash_sign, fragment = rest.partition("#")
     digest = _DIGEST.fullmatch(fragment)
     if hash_sign and not digest:

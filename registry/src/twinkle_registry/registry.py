@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twinkle_hub.settings import Settings
-from twinkle_registry.errors import ComponentConfigError, TrustError
+from twinkle_registry.errors import ConfigError, TrustError
 from twinkle_registry.index import Index, read_index
 from twinkle_registry.rows import ComponentRow, PluginRow, Problem
 
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
     from twinkle_registry.reference import HubReference
     from twinkle_registry.store import ComponentStore
     from twinkle_registry.trust import Grant, LoadRequest
+
+
+LOOK_AGAIN_S = 0.05
+"""How long a name that was loaded before is answered from memory before the disk is looked at again. Looking takes some 50 µs,
+answering 1 µs: at this interval what looking costs is a thousandth of the time."""
+
+_LOAD_HOOKS = frozenset({"twinkle_check_load", "twinkle_component_loaded"})
 
 
 class Resolved(NamedTuple):
@@ -80,6 +88,9 @@ class Registry:
         self._base_class = base_class
         self._index: Index | None = None
         self._index_path: list[str] = []
+        self._sys_path: list[str] = []
+        self._look_again_at = 0.0
+        self._loaded: dict[tuple[str, str], tuple[Index, Any]] = {}
         self._warned: set[str] = set()
         self._runnable: set[tuple[str, str, str]] = set()
         self._from_hubs: dict[tuple[str, HubReference], _HubLoaded] = {}
@@ -143,6 +154,9 @@ class Registry:
             ManifestError: the project's file isn't valid.
             HubError: the project's mirror for it can't be used.
         """
+        return self._find(kind, reference, self._read)
+
+    def _find(self, kind: str, reference: str, index: Callable[[], Index]) -> Resolved:
         from twinkle_registry.reference import HubReference, parse_reference
 
         target = reference if "://" in reference else self.project.alias.get(reference, reference)
@@ -151,10 +165,16 @@ class Registry:
             return Resolved(kind, reference, None, self._mirrored(parsed))
         from twinkle_registry.resolution import resolve_installed
 
-        return Resolved(kind, reference, resolve_installed(kind, parsed, self._read().components), None)
+        return Resolved(kind, reference, resolve_installed(kind, parsed, index().components), None)
 
     def load(self, kind: str, reference: str) -> Any:
         """The class or function that ``reference`` stands for.
+
+        What is installed is remembered for as long as the index stays as it is, and that is looked at every ``LOOK_AGAIN_S``: a
+        new name is found at once, an uninstalled or newly ambiguous one is noticed that much later. The door isn't asked again for
+        what is remembered, since it opens for everything installed; but where a plugin implements ``twinkle_check_load`` or
+        ``twinkle_component_loaded``, nothing is remembered, and it is asked and told at every load. So is the door, for code
+        from hubs.
 
         Raises:
             TrustError: it isn't allowed to be loaded; of a hub's repository nothing was fetched then.
@@ -162,11 +182,18 @@ class Registry:
             RegistryError: as ``find``.
             HubError: the repository can't be fetched.
         """
-        resolved = self.find(kind, reference)
+        known = self._loaded.get((kind, reference))
+        if known is not None and known[0] is self._recent():
+            return known[1]
+        index = self._read()
+        resolved = self._find(kind, reference, lambda: index)
         if resolved.hub is not None:
             return self._load_from_hub(kind, reference, resolved.hub).found
         assert resolved.component is not None
-        return self._load_installed(reference, resolved.component)
+        found = self._load_installed(reference, resolved.component, index)
+        if _LOAD_HOOKS.isdisjoint(index.hook_names):
+            self._loaded[kind, reference] = index, found
+        return found
 
     def check_config(self, kind: str, reference: str, config: Mapping[str, Any]) -> None:
         """Check ``config`` against what the component's manifest declares; one that declares nothing takes anything.
@@ -174,7 +201,7 @@ class Registry:
         A component on a hub is loaded for this: its manifest is in its repository.
 
         Raises:
-            ComponentConfigError: a key is unknown or a value doesn't fit; names component, key, and what is allowed.
+            ConfigError: a key is unknown or a value doesn't fit; names component, key, and what is allowed.
             RegistryError: as ``find``, and for a component on a hub as ``load``.
         """
         if not config:
@@ -189,7 +216,7 @@ class Registry:
         from twinkle_registry.config_schema import config_errors
 
         if errors := config_errors(schema, config):
-            raise ComponentConfigError(f"The {kind} {name!r} ({label}) doesn't take this configuration: {'; '.join(errors)}.")
+            raise ConfigError(f"The {kind} {name!r} ({label}) doesn't take this configuration: {'; '.join(errors)}.")
 
     def authorize(self, request: LoadRequest) -> Grant:
         """Permission to load what ``request`` says; the hook ``twinkle_check_load`` of every plugin is asked.
@@ -212,12 +239,12 @@ class Registry:
                 return f"{plugin.label} has to check it, and its check failed: {error}"
         return None
 
-    def _load_installed(self, reference: str, row: ComponentRow) -> Any:
+    def _load_installed(self, reference: str, row: ComponentRow, index: Index) -> Any:
         from twinkle_registry.loader import load_installed
         from twinkle_registry.trust import LoadRequest
 
         owner = (row.distribution, row.package)
-        self._check_requirements(next(plugin for plugin in self._read().plugins if (plugin.distribution, plugin.package) == owner))
+        self._check_requirements(next(plugin for plugin in index.plugins if (plugin.distribution, plugin.package) == owner))
         request = LoadRequest("installed", reference, row.kind, row.entry, distribution=row.label, package=row.package)
         found = load_installed(self.authorize(request))
         self._announce(request, found)
@@ -314,12 +341,21 @@ class Registry:
             check_requirements(plugin)
             self._runnable.add(key)
 
+    def _recent(self) -> Index:
+        """The index as it was at most ``LOOK_AGAIN_S`` ago, for the ``sys.path`` of now."""
+        if self._index is not None and time.monotonic() < self._look_again_at and sys.path == self._sys_path:
+            return self._index
+        return self._read()
+
     def _read(self) -> Index:
         """The index as it is now; what is wrong in it is logged once."""
+        self._look_again_at = time.monotonic() + LOOK_AGAIN_S
+        self._sys_path = sys.path.copy()
         path = self._path if self._path is not None else _import_path()
         if self._index is None or self._index_path != path or not self._index.stamps.hold():
             self._index = read_index(path, self._home, follow_finders=self._path is None)
             self._index_path = path
+            self._loaded.clear()
             for problem in self._index.problems:
                 self._warn(f"The plugin {problem.distribution} {problem.version} is left out: {problem.message}")
         return self._index

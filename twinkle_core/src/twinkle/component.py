@@ -65,7 +65,7 @@ def make_component(kind: str, reference: object, /, **config: Any) -> Any:
         return reference
     found = load_component(kind, reference)
     if isinstance(reference, str):
-        _check_declared(kind, reference, config)
+        default_registry().check_config(kind, reference, config)
     _check_signature(kind, found, config)
     if inspect.isclass(found):
         return found(**config)
@@ -109,15 +109,6 @@ def _checked(kind: Kind, found: Any, reference: object) -> Any:
             f"A {kind.name} has to be a class that derives from {kind.module}.{kind.base}, not the function {found!r}."
         )
     return found
-
-
-def _check_declared(kind: str, reference: str, config: Mapping[str, Any]) -> None:
-    from twinkle_registry.errors import ComponentConfigError
-
-    try:
-        default_registry().check_config(kind, reference, config)
-    except ComponentConfigError as error:
-        raise ConfigError(str(error)) from None
 
 
 def _check_signature(kind: str, found: Any, config: Mapping[str, Any]) -> None:

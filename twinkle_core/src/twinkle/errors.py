@@ -10,16 +10,13 @@ from twinkle_hub.errors import HubError, TwinkleError
 from twinkle_registry.errors import (
     AmbiguousComponentError,
     ComponentNotFoundError,
+    ConfigError,
     ManifestError,
     PluginLoadError,
     ReferenceFormatError,
     RegistryError,
     TrustError,
 )
-
-
-class ConfigError(TwinkleError, ValueError):
-    """A component, a mesh or a call was configured with something that it doesn't take."""
 
 
 class MeshError(TwinkleError, ValueError):

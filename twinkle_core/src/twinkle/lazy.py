@@ -6,6 +6,7 @@ of where it comes from.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from threading import Lock
 from typing import Any, Generic, TypeVar
@@ -16,8 +17,8 @@ T = TypeVar("T")
 class LazyCollect(Generic[T]):
     """Stands for the value that ``fetch()`` returns.
 
-    Calling it gives the value. Iterating, ``len()``, indexing, ``in``, truth, equality, ``float()``, ``int()``, formatting and
-    public attributes act on the value. Pickling and copying give the value itself. ``repr()`` doesn't fetch. Where ``fetch``
+    Calling it gives the value. Iterating, ``len()``, indexing, ``in``, truth, comparing, arithmetic, ``float()``, ``int()``,
+    ``os.fspath()``, formatting and public attributes act on the value, and give what it would. Pickling and copying give the value itself. ``repr()`` doesn't fetch. Where ``fetch``
     raises, so does looking, and the next look tries again.
     """
 
@@ -58,6 +59,51 @@ class LazyCollect(Generic[T]):
 
     def __hash__(self) -> int:
         return hash(self())
+
+    def __lt__(self, other: Any) -> Any:
+        return self._any() < value_of(other)
+
+    def __le__(self, other: Any) -> Any:
+        return self._any() <= value_of(other)
+
+    def __gt__(self, other: Any) -> Any:
+        return self._any() > value_of(other)
+
+    def __ge__(self, other: Any) -> Any:
+        return self._any() >= value_of(other)
+
+    def __add__(self, other: Any) -> Any:
+        return self._any() + value_of(other)
+
+    def __radd__(self, other: Any) -> Any:
+        return other + self._any()
+
+    def __sub__(self, other: Any) -> Any:
+        return self._any() - value_of(other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return other - self._any()
+
+    def __mul__(self, other: Any) -> Any:
+        return self._any() * value_of(other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return other * self._any()
+
+    def __truediv__(self, other: Any) -> Any:
+        return self._any() / value_of(other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return other / self._any()
+
+    def __neg__(self) -> Any:
+        return -self._any()
+
+    def __round__(self, digits: int | None = None) -> Any:
+        return round(self._any(), digits)
+
+    def __fspath__(self) -> str:
+        return os.fspath(self._any())
 
     def __float__(self) -> float:
         return float(self._any())
