@@ -141,6 +141,17 @@ class TestFetch:
         assert fetch("tiny://models/m", hubs=hubs) == model
         assert fetch(f"file://{model}", hubs=hubs) == model
 
+    def test_a_single_file_is_a_data_set_and_no_model(self, hubs, model):
+        reference = f"file://{model / 'config.json'}"
+        assert fetch(reference, hubs=hubs, repo_type="dataset") == model / "config.json"
+        assert fetch("ms://a/b", hubs=hubs, repo_type="dataset", mirror={"ms://a/b": reference}) == model / "config.json"
+        with pytest.raises(RepositoryNotFoundError, match="is a file, not a folder"):
+            fetch(reference, hubs=hubs)
+
+    def test_a_single_file_has_no_revision(self, hubs, model):
+        with pytest.raises(HubError, match="is a file, not a folder"):
+            fetch(f"file://{model / 'config.json'}@v1", hubs=hubs, repo_type="dataset")
+
     def test_the_mirror_comes_before_the_hub(self, hubs, model):
         assert fetch("ms://Qwen/Qwen3-0.6B", hubs=hubs, mirror={"ms://Qwen/Qwen3-0.6B": "tiny://models/m"}) == model
 

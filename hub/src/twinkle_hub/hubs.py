@@ -125,12 +125,16 @@ def fetch(
 ) -> Path:
     """The folder with the files of ``reference``, or the path itself where it is one; see ``locate`` and ``Hub.download``.
 
+    For a data set, ``file://`` may also name a single file, which is returned as it is.
+
     Raises:
         HubError: it can't be located or fetched.
     """
     found = locate(reference, revision=revision, mirror=mirror)
     if isinstance(found, Path):
         return found
+    if repo_type == "dataset" and found.scheme == "file" and found.revision is None and Path(found.repo_id).is_file():
+        return Path(found.repo_id)  # one file of rows is a data set, by its reference as by its path
     try:
         return hubs.get(found.scheme).download(
             found.repo_id,
