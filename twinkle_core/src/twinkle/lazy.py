@@ -18,8 +18,8 @@ class LazyCollect(Generic[T]):
     """Stands for the value that ``fetch()`` returns.
 
     Calling it gives the value. Iterating, ``len()``, indexing, ``in``, truth, comparing, arithmetic, ``float()``, ``int()``,
-    ``os.fspath()``, formatting and public attributes act on the value, and give what it would. Pickling and copying give the value itself. ``repr()`` doesn't fetch. Where ``fetch``
-    raises, so does looking, and the next look tries again.
+    ``os.fspath()``, formatting and public attributes act on the value, and give what it would. Pickling and copying give the
+    value itself. ``repr()`` doesn't fetch. Where ``fetch`` raises, so does looking, and the next look tries again.
     """
 
     def __init__(self, fetch: Callable[[], T]) -> None:
