@@ -199,12 +199,14 @@ def test_a_command_of_a_plugin_that_is_not_installed_says_what_installs_it(site:
     assert "pip install 'twinkle-plugin-tiny[quickstart]'" in err
 
 
-def test_completion_script_can_be_shown(site: Path):
-    done = subprocess.run(
-        [sys.executable, "-c", "from twinkle.cli import main; main()", "--show-completion", "bash"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0
-    assert "complete" in done.stdout
+def test_shells_complete_commands_kinds_and_names(site: Path, monkeypatch: pytest.MonkeyPatch, command):
+    install(site, "focal_d1", "FocalLoss")
+    monkeypatch.setenv("_TWINKLE_COMPLETE", "complete_bash")
+    for line, expected in {
+        "twinkle plug": "plugins",
+        "twinkle plugins list --kind los": "loss",
+        "twinkle plugins info Foc": "FocalLoss",
+    }.items():
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+        assert command()[1].split() == [expected]
