@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from twinkle.errors import AdapterError, ConfigError, TwinkleError
+from twinkle.errors import AdapterError, CheckpointError, ConfigError, TwinkleError
 from twinkle.model import TransformersModel
 
 
@@ -155,6 +156,50 @@ def test_the_callers_configuration_is_not_changed(config, lora):
     assert given.to_dict() == same.to_dict()
 
 
-def test_a_name_that_peft_would_confuse_with_its_own_is_refused(config, lora):
-    with pytest.raises(ConfigError, match="'lora'"):
-        TransformersModel(config=config).add_adapter_to_model("lora", lora())
+@pytest.mark.parametrize("name", ["lora", "a", "q_proj", "model", "lora_A", "weight"])
+def test_a_name_that_modules_have_too_is_a_name_like_any_other(make_model, lora, tmp_path, name):
+    model = make_model()
+    before = {key: value.clone() for key, value in model.get_state_dict().items()}
+    model.add_adapter_to_model(name, lora(init_lora_weights=False))
+    for adapter in ("default", name):
+        assert model.get_state_dict(adapter_name=adapter).keys() == before.keys()
+    folder = model.save("named", output_dir=tmp_path, adapter_name=name)
+    model.load(folder, adapter_name="default")
+    for key, value in model.get_state_dict(adapter_name="default").items():
+        assert torch.equal(value, model.get_state_dict(adapter_name=name)[key])
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first adapter", "second adapter"])
+def test_a_saved_adapter_that_does_not_fit_leaves_nothing_behind(make_model, make_rows, lora, config, tmp_path, first):
+    folder = make_model().save("adapter", output_dir=tmp_path)
+    weights = load_file(folder / "adapter_model.safetensors")
+    name = next(iter(weights))
+    save_file({**weights, name: torch.zeros(1, 1)}, folder / "adapter_model.safetensors")
+    (folder / "twinkle_checkpoint.json").unlink()
+    model = TransformersModel(config=config) if first else make_model()
+    before = snapshot(model)
+    with pytest.raises(CheckpointError, match=r"'ghost'.*instead of"):
+        model.add_adapter_to_model("ghost", folder)
+    assert_unchanged(before, model)
+    model.set_optimizer("AdamW", lr=1e-2)
+    model.forward_backward(inputs=make_rows(2))
+    assert model.clip_grad_and_step() > 0
+
+
+@pytest.mark.parametrize("biased", ["first", "second"])
+def test_adapters_do_not_share_trained_biases(config, lora, biased):
+    config.attention_bias = True
+    model = TransformersModel(config=config)
+    model.add_adapter_to_model("first", lora(bias="all" if biased == "first" else "none"))
+    before = snapshot(model)
+    with pytest.raises(ConfigError, match=r"'second'.*bias='none'"):
+        model.add_adapter_to_model("second", lora(bias="all" if biased == "second" else "none"))
+    assert_unchanged(before, model)
+
+
+def test_what_was_chosen_before_the_first_adapter_holds_for_it(config, lora, make_rows):
+    model = TransformersModel(config=config)
+    model.add_metric("Accuracy")
+    model.add_adapter_to_model("default", lora())
+    model.forward_backward(inputs=make_rows(2))
+    assert "accuracy" in model.calculate_metric(is_training=True)

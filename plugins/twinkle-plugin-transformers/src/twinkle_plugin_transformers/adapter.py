@@ -69,9 +69,9 @@ class AdapterState:
     """One adapter, or, with the name ``""``, the full parameters."""
 
     name: str
-    parameters: list[nn.Parameter]
     loss: Any
     processor: Any
+    parameters: list[nn.Parameter] = field(default_factory=list)
     template: Any = None
     config: Any = None
     optimizer: torch.optim.Optimizer | None = None

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
-from twinkle.errors import AdapterError, CheckpointError, ConfigError
+from twinkle.errors import AdapterError, CheckpointError, ConfigError, TwinkleError
 from twinkle_plugin_transformers.lora import fuse_lora_layers
 
 
@@ -32,14 +31,44 @@ class AdapterSet:
         self._seed = seed
         self._active = ""
 
-    def add(self, name: str, config: PeftConfig) -> list[nn.Parameter]:
+    def add(
+        self, name: str, config: PeftConfig, weights: dict[str, Tensor] | None = None, source: Path | None = None
+    ) -> list[nn.Parameter]:
         """Inject an adapter, make it active, and return its trainable parameters.
 
-        The weights depend on the seed and the adapter's name only, and the global random state isn't touched.
+        New weights depend on the seed and the adapter's name only, and the global random state isn't touched. ``weights``, read
+        from ``source``, take their place.
 
         Raises:
             ConfigError: the configuration doesn't fit the model; the model is as it was.
+            CheckpointError: ``weights`` aren't this configuration's; the model is as it was.
         """
+        self._check_config(name, config)
+        config = copy.deepcopy(config)
+        config.base_model_name_or_path = None  # PEFT fills it in
+        before = {id(parameter): parameter.requires_grad for parameter in self.base.parameters()}
+        earlier, peft_name = self.peft, _peft_name(name)
+        try:
+            with torch.random.fork_rng():
+                torch.manual_seed(self._seed ^ zlib.crc32(name.encode()))
+                if self.peft is None:
+                    self.peft = get_peft_model(self.base, config, adapter_name=peft_name)
+                else:
+                    self.peft.add_adapter(peft_name, config)
+            if weights is not None:
+                self.check_state(name, weights, source)
+                self.load_state(name, weights)
+            self.peft.set_adapter(peft_name)
+        except BaseException as error:
+            self._undo(peft_name, earlier, before)
+            if isinstance(error, TwinkleError) or not isinstance(error, Exception):
+                raise
+            raise ConfigError(f"Adapter {name!r} can't be added: {error}") from error
+        fuse_lora_layers(self.base)
+        self._active = name
+        return [parameter for parameter in self.base.parameters() if parameter.requires_grad]
+
+    def _check_config(self, name: str, config: PeftConfig) -> None:
         if not isinstance(config, PeftConfig):
             raise ConfigError(
                 f"Adapter {name!r}: expected a PEFT configuration such as peft.LoraConfig, not {type(config).__name__}."
@@ -48,55 +77,30 @@ class AdapterSet:
             raise ConfigError(
                 f"Adapter {name!r}: {config.peft_type} changes the model's inputs; only injected adapters such as LoRA work."
             )
-        prefix = PEFT_TYPE_TO_PREFIX_MAPPING.get(config.peft_type, "")
-        if name in prefix:
+        others = {} if self.peft is None else self.peft.peft_config
+        if others and any(getattr(other, "bias", "none") != "none" for other in (config, *others.values())):
             raise ConfigError(
-                f"An adapter can't be called {name!r}: PEFT's own names begin with {prefix!r}, and it couldn't tell them apart."
+                f"Adapter {name!r} can't be added beside others: with bias other than 'none' an adapter trains biases of the base "
+                f"model, which all adapters share. Give LoraConfig(bias='none'), or each its own model."
             )
-        config = copy.deepcopy(config)
-        config.base_model_name_or_path = None  # PEFT fills it in
-        before = {id(parameter): parameter.requires_grad for parameter in self.base.parameters()}
-        first = self.peft is None
-        try:
-            with torch.random.fork_rng():
-                torch.manual_seed(self._seed ^ zlib.crc32(name.encode()))
-                if self.peft is None:
-                    peft = get_peft_model(self.base, config, adapter_name=name)
-                else:
-                    peft = self.peft
-                    peft.add_adapter(name, config)
-        except Exception as error:
-            _remove_traces(self.base, name)
-            if first:
-                vars(self.base).pop("peft_config", None)
-            for parameter in self.base.parameters():
-                parameter.requires_grad_(before.get(id(parameter), parameter.requires_grad))
-            raise ConfigError(f"Adapter {name!r} can't be added: {error}") from error
-        self.peft = peft
-        fuse_lora_layers(self.base)
-        self._active = ""
-        self.activate(name)
-        return [parameter for parameter in self.base.parameters() if parameter.requires_grad]
+
+    def _undo(self, peft_name: str, earlier: PeftModel | None, trained: dict[int, bool]) -> None:
+        """The model as it was before an adapter that can't be added; ``trained`` says of each parameter if it was trained."""
+        _remove_traces(self.base, peft_name)
+        self.peft = earlier
+        if earlier is None:
+            vars(self.base).pop("peft_config", None)
+        else:
+            earlier.peft_config.pop(peft_name, None)
+            self._active = ""
+        for parameter in self.base.parameters():
+            parameter.requires_grad_(trained.get(id(parameter), parameter.requires_grad))
 
     def activate(self, name: str) -> None:
         """Make ``name`` the adapter of the next forward pass; its parameters become the trainable ones."""
         if self.peft is not None and name and self._active != name:
-            self.peft.set_adapter(name)
+            self.peft.set_adapter(_peft_name(name))
             self._active = name
-
-    def remove(self, name: str) -> None:
-        """Take an adapter out again, as if it had never been there."""
-        if self.peft is None:
-            return
-        others = [other for other in self.peft.peft_config if other != name]
-        _remove_traces(self.base, name)
-        self.peft.peft_config.pop(name, None)
-        self._active = ""
-        if others:
-            self.activate(others[0])
-        else:
-            self.peft = None
-            vars(self.base).pop("peft_config", None)
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
@@ -113,14 +117,15 @@ class AdapterSet:
 
     def config(self, name: str) -> PeftConfig:
         """PEFT's configuration of an adapter."""
-        return self._peft(name).peft_config[name]
+        return self._peft(name).peft_config[_peft_name(name)]
 
     def state_dict(self, name: str) -> dict[str, Tensor]:
         """The adapter's weights under the names of PEFT's own files."""
-        state: dict[str, Tensor] = get_peft_model_state_dict(self._peft(name), adapter_name=name, save_embedding_layers=False)
+        peft = self._peft(name)
+        state: dict[str, Tensor] = get_peft_model_state_dict(peft, adapter_name=_peft_name(name), save_embedding_layers=False)
         return state
 
-    def check_state(self, name: str, state: dict[str, Tensor], source: Path) -> None:
+    def check_state(self, name: str, state: dict[str, Tensor], source: Path | None) -> None:
         """Compare names and shapes before anything is loaded.
 
         Raises:
@@ -136,16 +141,23 @@ class AdapterSet:
         ]
         if problems:
             more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-            raise CheckpointError(f"{source} doesn't fit adapter {name!r}: {'; '.join(problems[:3])}{more}.")
+            raise CheckpointError(f"{source or 'The state'} doesn't fit adapter {name!r}: {'; '.join(problems[:3])}{more}.")
 
     def load_state(self, name: str, state: dict[str, Tensor]) -> None:
         """Take over weights that ``check_state`` found right."""
-        set_peft_model_state_dict(self._peft(name), state, adapter_name=name)
+        set_peft_model_state_dict(self._peft(name), state, adapter_name=_peft_name(name))
 
     def _peft(self, name: str) -> PeftModel:
-        if self.peft is None or name not in self.peft.peft_config:
+        if self.peft is None or _peft_name(name) not in self.peft.peft_config:
             raise AdapterError(f"There is no adapter {name!r} in the model.")
         return self.peft
+
+
+def _peft_name(name: str) -> str:
+    """An adapter's name inside PEFT, which finds an adapter's weights by its name anywhere in a path of modules: an adapter called
+    ``q_proj`` would take those layers out of every other adapter's files, and it can't have one called ``lora``. No module has
+    a hyphen in its name."""
+    return f"{name}-adapter"
 
 
 def _remove_traces(base: nn.Module, name: str) -> None:

@@ -46,19 +46,14 @@ class AdapterStates:
         if full is not None and (full.optimizer is not None or full.accumulation.micro_batches):
             raise AdapterError("The full parameters of this model are being trained; an adapter can't be added to it any more.")
         accumulation = check_positive("gradient_accumulation_steps", gradient_accumulation_steps)
+        state = self._new(name)
         config, weights = read_adapter(config_or_dir)
-        parameters = self._adapters.add(name, config)
-        try:
-            if weights is not None:
-                self._adapters.check_state(name, weights, Path(str(config_or_dir)))
-                self._adapters.load_state(name, weights)
-            state = self._new(name, parameters, self._adapters.config(name))
-        except Exception:
-            self._adapters.remove(name)
-            raise
+        state.parameters = self._adapters.add(name, config, weights, None if weights is None else Path(str(config_or_dir)))
+        state.config = self._adapters.config(name)
         state.gradient_accumulation_steps = accumulation
         if full is not None:  # what was chosen before there was an adapter holds for it
             state.loss, state.processor, state.template = full.loss, full.processor, full.template
+            state.train_metrics, state.eval_metrics = full.train_metrics, full.eval_metrics
             del self._states[""]
         self._states[name] = state
 
@@ -75,8 +70,8 @@ class AdapterStates:
         if len(self._states) > 1:
             raise AdapterError(f"Which adapter? Give adapter_name. {self._listed()}")
         if not self._states:
-            trained = [parameter for parameter in self._base.parameters() if parameter.requires_grad]
-            self._states[""] = self._new("", trained, None)
+            full = self._states[""] = self._new("")
+            full.parameters = [parameter for parameter in self._base.parameters() if parameter.requires_grad]
         return next(iter(self._states.values()))
 
     def attach_metric(self, state: AdapterState, reference: object, config: Mapping[str, Any], *, training: bool) -> None:
@@ -85,13 +80,12 @@ class AdapterStates:
         metric.gather = self._gather
         state.metrics(training=training).append(metric)
 
-    def _new(self, name: str, parameters: list[nn.Parameter], config: Any) -> AdapterState:
+    def _new(self, name: str) -> AdapterState:
+        """A state with everything but parameters."""
         state = AdapterState(
             name=name,
-            parameters=parameters,
             loss=make_component("loss", "CrossEntropyLoss"),
             processor=make_component("processor", "InputProcessor", device=self._device),
-            config=config,
             loss_scale=self._loss_scale(),
         )
         for metric, training in (("LossMetric", True), ("TrainMetric", True), ("LossMetric", False)):
