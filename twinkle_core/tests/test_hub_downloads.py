@@ -71,6 +71,11 @@ def test_a_mirror_may_be_a_path_relative_to_the_projects_file(project, model, mo
     assert download_model("ms://Qwen/Qwen3-0.6B") == model
 
 
+def test_a_data_set_may_be_mirrored_to_a_single_file(project, model):
+    mirror(project, **{"ms__swift/self-cognition": f"file://{model}/config.json"})
+    assert download_dataset("ms://swift/self-cognition") == model / "config.json"
+
+
 def test_a_reference_that_isnt_there_is_named_with_the_way_out(tmp_path):
     with pytest.raises(HubError, match=r"no/such doesn't exist"):
         download_model(f"file://{tmp_path}/no/such")
