@@ -108,6 +108,14 @@ def test_a_symlinked_folder_that_leaves_the_repository_is_refused(plain, tmp_pat
     assert "leads out of its repository" in message(FileHub().download, str(plain))
 
 
+@pytest.mark.parametrize(("link", "revision"), [(f"snapshots/{NEW}", None), (f"snapshots/{NEW}", NEW), ("refs/main", None)])
+def test_a_snapshot_or_reference_that_leaves_the_repository_is_refused(versioned, tmp_path, link, revision, message):
+    (versioned / link).rename(tmp_path / "moved")
+    (versioned / link).symlink_to(tmp_path / "moved")
+    for call in (FileHub().download, FileHub().list_files, FileHub().resolve):
+        assert "leads out of its repository" in message(call, str(versioned), revision=revision)
+
+
 def test_a_symlink_inside_the_repository_is_fine(plain):
     (plain / "link.txt").symlink_to("a.txt")
     assert FileHub().list_files(str(plain)) == ["a.txt", "link.txt", "sub/b.txt"]

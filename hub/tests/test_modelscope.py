@@ -1,5 +1,7 @@
 """What only ModelScope has."""
 
+import json
+
 import pytest
 
 from twinkle_hub.errors import HubError, NotCachedError, RevisionNotFoundError
@@ -38,6 +40,17 @@ def test_bytes_that_arent_those_listed_are_thrown_away(ms, message, monkeypatch)
 def test_a_file_that_lies_outside_of_its_repository_is_refused(ms, path, message):
     ms.server.repositories.commit("acme/m", {path: b"1"})
     assert "outside of itself" in message(ms.hub().download, "acme/m", kind=HubError)
+
+
+@pytest.mark.parametrize("commit", ["../../outside", "/tmp/outside", ".", "a/../.."])
+def test_a_commit_never_leads_out_of_the_cache(ms, commit, message):
+    ms.server.repositories.commit("acme/m", {"a": b"1"})
+    listing = {"Files": [], "LatestCommitter": {"Id": commit, "ShortId": ""}}
+    envelope = {"Code": 200, "Data": listing, "Message": "success", "RequestId": "test", "Success": True}
+    ms.server.faults.append(Fault(r"repo/files", body=json.dumps(envelope).encode()))
+    before = set(ms.cache.rglob("*"))
+    assert "the commit that the hub names" in message(ms.hub().download, "acme/m", kind=HubError)
+    assert set(ms.cache.rglob("*")) == before
 
 
 def test_offline_what_another_program_downloaded_is_found(ms):

@@ -8,7 +8,7 @@ import pytest
 
 from twinkle_hub.hubs import Hubs, fetch
 from twinkle_registry.errors import ManifestError
-from twinkle_registry.project import find_project, load_project
+from twinkle_registry.project import find_project
 
 PROJECT = """\
 [alias]
@@ -38,7 +38,8 @@ def test_the_project_is_found_from_a_folder_below_it(tmp_path: Path, monkeypatch
 
 
 def test_mirrors_that_are_relative_paths_begin_at_the_project(tmp_path: Path):
-    mirror = load_project(write(tmp_path, PROJECT)).mirror
+    write(tmp_path, PROJECT)
+    mirror = find_project(tmp_path).mirror
     assert mirror == {
         "ms://swift/self-cognition": f"file://{tmp_path}/data/self",
         "ms://Qwen/Qwen3-0.6B": f"{tmp_path}/models/tiny",
@@ -48,7 +49,8 @@ def test_mirrors_that_are_relative_paths_begin_at_the_project(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["ms://swift/self-cognition", "ms://Qwen/Qwen3-0.6B"])
 def test_a_mirror_is_what_a_fetch_uses(tmp_path: Path, name: str):
-    project = load_project(write(tmp_path, PROJECT))
+    write(tmp_path, PROJECT)
+    project = find_project(tmp_path)
     for folder in ("data/self", "models/tiny"):
         (tmp_path / folder).mkdir(parents=True)
     found = fetch(name, hubs=Hubs.standard(), mirror=project.mirror)
@@ -57,10 +59,8 @@ def test_a_mirror_is_what_a_fetch_uses(tmp_path: Path, name: str):
 
 def test_a_manifest_of_a_plugin_is_no_project(tmp_path: Path):
     file = write(tmp_path, PROJECT)
-    manifest = write(tmp_path / "plugin", 'schema = 1\n[plugin]\nname = "x"\n')
+    write(tmp_path / "plugin", 'schema = 1\n[plugin]\nname = "x"\n')
     assert find_project(tmp_path / "plugin").file == file
-    with pytest.raises(ManifestError, match="is the manifest of a plugin"):
-        load_project(manifest)
 
 
 def test_where_there_is_no_project_there_are_no_aliases(tmp_path: Path):

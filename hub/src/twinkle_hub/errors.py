@@ -34,6 +34,14 @@ class HubConnectionError(HubError, ConnectionError):
 class NotCachedError(HubError, FileNotFoundError):
     """The network isn't allowed (offline), and the cache doesn't hold what was asked for."""
 
+    @classmethod
+    def of(cls, reference: object) -> NotCachedError:
+        """The error for ``reference``."""
+        return cls(
+            f"{reference}: the cache doesn't hold all the files that were asked for, and the network isn't allowed (offline). "
+            f"Download it once online: unset TWINKLE_OFFLINE and HF_HUB_OFFLINE, and run the same again."
+        )
+
 
 class MissingClientError(HubError):
     """The hub's own client isn't installed; the message holds the command that installs it."""

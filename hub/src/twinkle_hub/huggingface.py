@@ -122,10 +122,10 @@ def _explained(reference: RepoRef) -> Iterator[None]:
     except hf.LocalEntryNotFoundError as error:
         cause = error.__cause__
         if cause is None or isinstance(cause, hf.OfflineModeIsEnabled):
-            raise _not_cached(reference) from error
+            raise NotCachedError.of(reference) from error
         raise _of_transport(reference, cause) from error
     except hf.OfflineModeIsEnabled as error:
-        raise _not_cached(reference) from error
+        raise NotCachedError.of(reference) from error
     except hf.HFValidationError as error:
         raise HubError(
             f"{reference} isn't a name that Hugging Face allows: owner/name, of letters, digits, '-', '_' and '.'."
@@ -133,13 +133,6 @@ def _explained(reference: RepoRef) -> Iterator[None]:
     except (HTTPError, ConnectionError) as error:
         # The transport quotes a malformed header in full, and the token is in one: that must not reach a traceback.
         raise _of_transport(reference, error) from (None if isinstance(error, LocalProtocolError) else error)
-
-
-def _not_cached(reference: RepoRef) -> HubError:
-    return NotCachedError(
-        f"{reference}: the cache doesn't hold all the files that were asked for, and the network isn't allowed (offline). "
-        f"Download it once online: unset TWINKLE_OFFLINE and HF_HUB_OFFLINE, and run the same again."
-    )
 
 
 def _of_transport(reference: RepoRef, error: BaseException) -> HubError:

@@ -112,35 +112,41 @@ class FileHub:
         name = revision or "main"
         reference = repository / "refs" / name
         if _COMMIT.fullmatch(name) and (repository / "snapshots" / name).is_dir():
-            return repository / "snapshots" / name
+            return _inside(repository / "snapshots" / name, repository)
         if not reference.is_file():
             known = sorted(
                 path.relative_to(repository / "refs").as_posix() for path in (repository / "refs").rglob("*") if path.is_file()
             )
             raise RevisionNotFoundError(f"{RepoRef(self.scheme, repo_id)} has no revision {name!r}. Revisions: {_some(known)}.")
-        commit = reference.read_text(encoding="utf-8").strip()
+        commit = _inside(reference, repository).read_text(encoding="utf-8", errors="replace").strip()
         if not _COMMIT.fullmatch(commit) or not (repository / "snapshots" / commit).is_dir():
             raise RevisionNotFoundError(
                 f"{RepoRef(self.scheme, repo_id, name)}: {reference} points to {commit[:80]!r}, which isn't among the snapshots. "
                 f"Publish the repository again."
             )
-        return repository / "snapshots" / commit
+        return _inside(repository / "snapshots" / commit, repository)
 
 
 def _has_revisions(repository: Path) -> bool:
     return (repository / "refs").is_dir() and (repository / "snapshots").is_dir()
 
 
+def _inside(path: Path, repository: Path) -> Path:
+    """``path``, if following its symlinks doesn't lead out of ``repository``."""
+    if not path.resolve().is_relative_to(repository.resolve()):
+        raise HubError(f"{path} is a symlink that leads out of its repository ({repository}). Replace it by a copy.")
+    return path
+
+
 def _files(folder: Path, repository: Path) -> list[str]:
     """The files below ``folder``. A symlinked folder inside the repository isn't followed: its files are listed where they are."""
-    boundary = repository.resolve()
     found = []
     for base, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name not in _NO_CONTENT]
         for name in (*folders, *names):
             path = Path(base, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(boundary):
-                raise HubError(f"{path} is a symlink that leads out of its repository ({repository}). Replace it by a copy.")
+            if path.is_symlink():
+                _inside(path, repository)
             if not path.is_dir() and not path.is_file():
                 raise HubError(f"{path} is a broken symlink or a special file; a repository holds only files. Remove it.")
         found += [Path(base, name).relative_to(folder).as_posix() for name in names]

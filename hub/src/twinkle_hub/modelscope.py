@@ -58,7 +58,7 @@ class MsHub:
                 return self._listing(reference, repo_type)[0]
             commit = self._cache(repo_id, repo_type).commit(revision or DEFAULT_REVISION)
         if commit is None:
-            raise _not_cached(reference)
+            raise NotCachedError.of(reference)
         return commit
 
     def list_files(self, repo_id: str, revision: str | None = None, repo_type: RepoType = "model") -> list[str]:
@@ -122,7 +122,9 @@ class MsHub:
         for path in map(PurePosixPath, files):
             if path.is_absolute() or ".." in path.parts:
                 raise HubError(f"{reference} lists a file outside of itself, {str(path)!r}. Don't use this repository.")
-        return _commit(page.get("LatestCommitter") or {}, revision, files.values()), files
+        commit = _commit(page.get("LatestCommitter") or {}, revision, files.values())
+        check_revision(commit, f"the commit that the hub names for {reference}")  # it becomes a folder's name
+        return commit, files
 
     def _cache(self, repo_id: str, repo_type: RepoType) -> RepositoryCache:
         root = Path(self._client()._config.cache_dir)
@@ -135,9 +137,9 @@ class MsHub:
         try:
             folder = self._client().download_repo(reference.repo_id, repo_type, revision=reference.revision, local_files_only=True)
         except CacheNotFound as error:
-            raise _not_cached(reference) from error
+            raise NotCachedError.of(reference) from error
         if _is_commit(folder.name):  # this module's own, and it isn't complete
-            raise _not_cached(reference)
+            raise NotCachedError.of(reference)
         return Path(folder)
 
     def _client(self) -> HubApi:
@@ -183,13 +185,6 @@ def _commit(latest: Mapping[str, Any], revision: str, rows: Iterable[_Row]) -> s
 
 def _is_commit(revision: str | None) -> bool:
     return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
-
-
-def _not_cached(reference: RepoRef) -> HubError:
-    return NotCachedError(
-        f"{reference}: the cache doesn't hold all the files that were asked for, and the network isn't allowed (offline). "
-        f"Download it once online: unset TWINKLE_OFFLINE and HF_HUB_OFFLINE, and run the same again."
-    )
 
 
 def _of_client(reference: RepoRef, error: BaseException) -> HubError:

@@ -18,6 +18,7 @@ from twinkle_registry.errors import ManifestError
 
 GROUP = "twinkle.plugins"
 MANIFEST = "twinkle.toml"
+"""The name of a plugin's manifest; a project's file has the same."""
 
 Stamp = tuple[int, int] | None
 """A file's modification time in nanoseconds and its size; ``None`` where there is no such file."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from twinkle_registry.discovery import MANIFEST
 from twinkle_registry.errors import AmbiguousComponentError, ComponentNotFoundError
 from twinkle_registry.reference import HubReference
 from twinkle_registry.rows import PluginRow
@@ -41,7 +42,7 @@ def find_in_repository(kind: str, reference: HubReference, repository: StoredRep
         ComponentNotFoundError: there is none; the message lists those that there are.
         AmbiguousComponentError: there are several, and the reference names none.
     """
-    content = repository.sources.get("twinkle.toml")
+    content = repository.sources.get(MANIFEST)
     if content is None:
         if "__init__.py" not in repository.sources:
             raise ComponentNotFoundError(

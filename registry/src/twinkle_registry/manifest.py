@@ -20,7 +20,6 @@ from twinkle_registry._toml import line_of, read_toml, unknown_key
 from twinkle_registry.config_schema import value_error
 from twinkle_registry.errors import ManifestError
 
-FILE_NAME = "twinkle.toml"
 SCHEMA = 1
 
 

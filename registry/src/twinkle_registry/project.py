@@ -14,9 +14,9 @@ from typing import Any
 from twinkle_hub.errors import HubError
 from twinkle_hub.repository import RepoRef
 from twinkle_registry._toml import line_of, read_toml, unknown_key
+from twinkle_registry.discovery import MANIFEST
 from twinkle_registry.errors import ManifestError
 
-FILE_NAME = "twinkle.toml"
 _KEYS = ("schema", "alias", "mirror")
 
 
@@ -48,7 +48,7 @@ def find_project(start: Path | None = None) -> Project:
     """
     folder = (start or Path.cwd()).absolute()
     for candidate in (folder, *folder.parents):
-        file = candidate / FILE_NAME
+        file = candidate / MANIFEST
         if file.is_file():
             project = _read(file)
             if project is not None:
@@ -56,19 +56,8 @@ def find_project(start: Path | None = None) -> Project:
     return Project()
 
 
-def load_project(file: Path) -> Project:
-    """The project whose file is ``file``.
-
-    Raises:
-        ManifestError: it can't be read or isn't valid; names file, line and key.
-    """
-    project = _read(file)
-    if project is None:
-        raise ManifestError(f"{file}: is the manifest of a plugin (it has [plugin]), not a project's file.")
-    return project
-
-
 def _read(file: Path) -> Project | None:
+    """What ``file`` says, or ``None`` where it is the manifest of a plugin."""
     try:
         content = file.read_bytes()
     except OSError as error:

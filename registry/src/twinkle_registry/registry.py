@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twinkle_hub.settings import Settings
+from twinkle_registry.discovery import MANIFEST
 from twinkle_registry.errors import ConfigError, TrustError
 from twinkle_registry.index import Index, read_index
 from twinkle_registry.rows import ComponentRow, PluginRow, Problem
@@ -382,6 +383,6 @@ def _with_component(reference: HubReference) -> HubReference:
     path = Path(RepoRef.parse(reference.repository_reference).repo_id)
     if path.exists() or not path.parent.is_dir() or not path.name.isidentifier():
         return reference
-    if not any((path.parent / name).exists() for name in ("twinkle.toml", "__init__.py", "refs")):
+    if not any((path.parent / name).exists() for name in (MANIFEST, "__init__.py", "refs")):
         return reference
     return replace(reference, repository=reference.repository.rpartition("/")[0], component=path.name)

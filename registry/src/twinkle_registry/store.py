@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 from twinkle_hub.digest import digest_of, files_in, sha256_of
+from twinkle_registry.discovery import MANIFEST
 from twinkle_registry.errors import PluginLoadError
 
 _OF_THE_PLATFORM = frozenset({"README.md", "configuration.json"})
@@ -91,7 +92,7 @@ class ComponentStore:
             )
         hashes, sources = {}, {}
         for path in files_in(folder):
-            if path.endswith(".py") or path == "twinkle.toml":
+            if path.endswith(".py") or path == MANIFEST:
                 sources[path] = (folder / path).read_bytes()
                 hashes[path] = sha256(sources[path]).hexdigest()
             elif "__pycache__" not in PurePosixPath(path).parts:
