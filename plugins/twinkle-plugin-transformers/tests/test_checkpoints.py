@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3Config
 
 from twinkle.errors import CheckpointError, ConfigError
 from twinkle.model import TransformersModel
+from twinkle_plugin_transformers.checkpoint_folder import write_folder
 
 
 def train(model, make_rows, steps: range) -> list[float]:
@@ -205,3 +207,96 @@ def test_an_optimizer_whose_state_needs_pickles_is_refused(make_model, make_rows
 def test_a_checkpoints_name_is_one_folder_name(make_model, tmp_path, name):
     with pytest.raises(ConfigError, match="plain folder name"):
         make_model().save(name, output_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [("SGD", {"momentum": 0.9}), ("Adafactor", {}), ("NAdam", {}), ("ASGD", {})],
+    ids=["SGD", "Adafactor", "NAdam", "ASGD"],
+)
+def test_any_optimizer_and_schedule_go_on_where_they_stopped(make_model, make_rows, tmp_path, optimizer, options):
+    def build():
+        model = make_model()
+        model.set_optimizer(optimizer, lr=1e-2, **options)
+        model.set_lr_scheduler("MultiStepLR", milestones=[3, 5], gamma=0.1)  # keeps a mapping from numbers
+        return model
+
+    straight, resumed = build(), build()
+    train(straight, make_rows, range(2))
+    folder = straight.save("middle", output_dir=tmp_path)
+    resumed.resume_from_checkpoint(folder)
+    assert train(resumed, make_rows, range(2, 8)) == train(straight, make_rows, range(2, 8))
+    assert same(weights(resumed), weights(straight))
+
+
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 3}, {"num_hidden_layers": 1}, {"tie_word_embeddings": False}], ids=str)
+def test_another_configurations_full_checkpoint_is_refused(make_model, config, tmp_path, change):
+    theirs = Qwen3Config(**{**config.to_dict(), "layer_types": None, **change})
+    folder = TransformersModel(config=theirs).save("other", output_dir=tmp_path)
+    model = make_model(adapter=False)
+    before = weights(model)
+    with pytest.raises(CheckpointError, match=r"doesn't fit this model: .*(layers|lm_head)"):
+        model.load(folder)
+    assert same(weights(model), before)
+
+
+def test_a_damaged_adapter_is_not_added(make_model, lora, tmp_path):
+    folder = make_model().save("adapter", output_dir=tmp_path)
+    path = folder / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\1")
+    with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors"):
+        make_model().add_adapter_to_model("again", folder)
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["new is whole", "new is damaged"])
+@pytest.mark.parametrize("then", ["resume", "load", "save"])
+def test_a_process_that_ends_between_the_two_renames_loses_nothing(make_model, make_rows, tmp_path, monkeypatch, whole, then):
+    model = make_model()
+    train(model, make_rows, range(1))
+    folder = model.save("last", output_dir=tmp_path)
+    old = weights(model)
+    train(model, make_rows, range(1, 2))
+    new = weights(model)
+    rename = Path.rename
+
+    def killed(path, target):
+        if path.suffix == ".new":
+            raise Killed
+        return rename(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed)
+        patched.setattr(shutil, "rmtree", lambda *args, **kwargs: None)
+        with pytest.raises(Killed):
+            model.save("last", output_dir=tmp_path)
+    assert not folder.exists()
+    (aside,) = tmp_path.glob(".last.*.new")
+    if not whole:
+        (aside / "adapter_model.safetensors").write_bytes(b"")
+    other = make_model()
+    if then == "save":
+        other.save("last", output_dir=tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["last"]
+        return
+    if then == "resume":
+        other.resume_from_checkpoint(folder)
+    else:
+        other.load("last", output_dir=tmp_path)
+    assert same(weights(other), new if whole else old)
+    other.save("last", output_dir=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+
+
+def test_a_writer_at_work_is_left_alone(make_model, tmp_path):
+    model = make_model()
+
+    def meanwhile(folder: Path) -> None:
+        model.save("last", output_dir=tmp_path)
+        (folder / "mine").write_text("still here")
+
+    write_folder(tmp_path / "last", meanwhile)
+    assert (tmp_path / "last" / "mine").read_text() == "still here"

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from twinkle.errors import CheckpointError
 from twinkle.hub import download_model
 from twinkle_plugin_transformers.adapter import AdapterState
-from twinkle_plugin_transformers.checkpoint_folder import read_tensors, verify_folder, write_folder
+from twinkle_plugin_transformers.checkpoint_folder import INDEX, first_of, read_tensors, recover_folder, verify_folder, write_folder
 from twinkle_plugin_transformers.data_parallel import DataParallel
 from twinkle_plugin_transformers.injection import AdapterSet
 from twinkle_plugin_transformers.publishing import upload_folder
@@ -56,6 +56,8 @@ def read_adapter(config_or_dir: Any) -> tuple[Any, dict[str, Tensor] | None]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{folder / 'adapter_config.json'} can't be read: {error}") from error
     config.inference_mode = False
+    if (folder / INDEX).is_file():
+        verify_folder(folder)
     return config, read_tensors(folder / ADAPTER_WEIGHTS)
 
 
@@ -93,11 +95,12 @@ class Checkpoints:
         return target
 
     def read(self, folder: Path, state: AdapterState, *, training: bool) -> dict[str, Any]:
-        """Take over what ``folder`` holds, once all of it was found right; returns the data position.
+        """Take over what ``folder`` holds, once all of it was found right; returns the data position. Every rank has to call it.
 
         Raises:
             CheckpointError: it isn't whole, or doesn't fit; nothing was changed.
         """
+        self._on_master(lambda: recover_folder(folder))
         verify_folder(folder)
         weights = ReadWeights(folder, self._base, self._adapters, state)
         found = read_training_state(folder, state) if training else None
@@ -172,12 +175,30 @@ def _read_full(folder: Path, base: Any) -> Mapping[str, Tensor]:
         raise CheckpointError(f"{folder} holds an adapter, but this model is trained in full. Add an adapter first.")
     try:
         with torch.random.fork_rng():
-            loaded = type(base).from_pretrained(folder, dtype=next(base.parameters()).dtype)
+            loaded, told = type(base).from_pretrained(folder, dtype=next(base.parameters()).dtype, output_loading_info=True)
     except Exception as error:  # whatever a damaged file makes of Transformers: nothing was changed
         raise CheckpointError(f"The weights in {folder} can't be read: {error}") from error
     tensors: dict[str, Tensor] = loaded.state_dict()
-    for name, value in base.state_dict().items():
-        if name not in tensors or tensors[name].shape != value.shape:
-            found = list(tensors[name].shape) if name in tensors else "nothing"
-            raise CheckpointError(f"{folder} doesn't fit this model: {name} is {found} instead of {list(value.shape)}.")
+    ours: dict[str, Tensor] = base.state_dict()
+    problems = [f"{name} is missing" for name in (*told["missing_keys"], *(name for name in ours if name not in tensors))]
+    problems += [f"this model has no {name}" for name in tensors if name not in ours]
+    problems += [
+        f"{name} is {list(tensors[name].shape)} instead of {list(value.shape)}"
+        for name, value in ours.items()
+        if name in tensors and tensors[name].shape != value.shape
+    ]
+    problems = problems or _untied(ours, tensors)
+    if problems:
+        raise CheckpointError(f"{folder} doesn't fit this model: {first_of(problems)}.")
     return tensors
+
+
+def _untied(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> list[str]:
+    """Weights that are one in this model and differ in the checkpoint, such as an embedding and its tied head."""
+    owners: dict[tuple[int, int], str] = {}
+    problems = []
+    for name, value in ours.items():
+        owner = owners.setdefault((value.data_ptr(), value.numel()), name)
+        if owner != name and value.numel() and not torch.equal(theirs[name], theirs[owner]):
+            problems.append(f"{owner} and {name} are one weight here and two there")
+    return problems

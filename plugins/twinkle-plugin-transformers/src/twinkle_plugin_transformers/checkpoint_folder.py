@@ -1,17 +1,24 @@
 """A checkpoint's folder: written aside and renamed, and checked before anything is read from it.
 
 The last file written is ``twinkle_checkpoint.json``, the index: every file with its size and SHA-256. A folder without it was
-cut short, or comes from elsewhere. Knows nothing of what is in the files.
+cut short, or comes from elsewhere.
+
+A folder is replaced by two renames: the old one to ``.NAME.X.old``, the new one from ``.NAME.X.new``. Where the process ends
+between the two, the next read or write of that name finishes the replacement. A lock on the new folder tells a writer that is still
+at work from one that has ended. Knows nothing of what is in the files.
 """
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,26 +46,89 @@ def checkpoint_path(name: str, output_dir: str | Path | None) -> Path:
 def write_folder(target: Path, fill: Callable[[Path], None]) -> Path:
     """Make ``target`` with what ``fill`` writes into the folder that it is given; a folder that was there is replaced.
 
-    What was there stays until the new one is whole. Where anything fails nothing has changed.
+    What was there stays until the new one is whole. Where anything fails nothing has changed. What a writer of the same name left
+    that was ended in the middle is finished or cleared away first.
 
     Raises:
         CheckpointError: it can't be written; names the folder.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        recover_folder(target)
+        _clear_leftovers(target)
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".new", dir=target.parent))
     except OSError as error:
         raise CheckpointError(f"The checkpoint {target} can't be written: {error}") from error
     try:
-        fill(aside)
-        _write_index(aside)
-        aside.chmod(0o777 & ~_umask())
-        _swap(aside, target)
+        with _held(aside):
+            fill(aside)
+            _write_index(aside)
+            aside.chmod(0o777 & ~_umask())
+            _swap(aside, target)
     except OSError as error:
         raise CheckpointError(f"The checkpoint {target} can't be written: {error}. What was there before is untouched.") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return target
+
+
+def recover_folder(target: Path) -> None:
+    """Finish a replacement of ``target`` that was ended between its two renames: the new folder takes its place where it is whole,
+    else the old one. Does nothing where ``target`` is there, or a writer is at work on it.
+
+    Raises:
+        CheckpointError: the folder can't be put back; names it.
+    """
+    if target.exists():
+        return
+    for old in target.parent.glob(f".{glob.escape(target.name)}.*.old"):
+        new = old.with_suffix(".new")
+        if _is_held(new):
+            return
+        try:
+            verify_folder(new)
+        except CheckpointError:
+            new = old
+        try:
+            new.rename(target)
+        except OSError as error:
+            raise CheckpointError(f"The checkpoint {target} is in {new}, and can't be put back: {error}") from error
+        return
+
+
+def _clear_leftovers(target: Path) -> None:
+    for kind in ("new", "old"):
+        for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.{kind}"):
+            if not _is_held(leftover.with_suffix(".new")):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder, which the system lets go when this process ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks: leftovers then count as abandoned
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_held(folder: Path) -> bool:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def verify_folder(folder: Path) -> None:
@@ -114,6 +184,12 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} can't be read: {error}") from error
     return tensors
+
+
+def first_of(problems: Sequence[str]) -> str:
+    """The first three problems, and how many more there are."""
+    more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return "; ".join(problems[:3]) + more
 
 
 def _write_index(folder: Path) -> None:

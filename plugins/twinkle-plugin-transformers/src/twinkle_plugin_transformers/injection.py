@@ -19,6 +19,7 @@ from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
 from twinkle.errors import AdapterError, CheckpointError, ConfigError, TwinkleError
+from twinkle_plugin_transformers.checkpoint_folder import first_of
 from twinkle_plugin_transformers.lora import fuse_lora_layers
 
 
@@ -140,8 +141,7 @@ class AdapterSet:
             if key in state and state[key].shape != value.shape
         ]
         if problems:
-            more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-            raise CheckpointError(f"{source or 'The state'} doesn't fit adapter {name!r}: {'; '.join(problems[:3])}{more}.")
+            raise CheckpointError(f"{source or 'The state'} doesn't fit adapter {name!r}: {first_of(problems)}.")
 
     def load_state(self, name: str, state: dict[str, Tensor]) -> None:
         """Take over weights that ``check_state`` found right."""

@@ -24,6 +24,7 @@ from twinkle_plugin_transformers.checkpoint_folder import read_json, read_tensor
 
 STATE = "training_state.json"
 OPTIMIZER = "optimizer.safetensors"
+_TUPLE, _PAIRS = "__tuple__", "__pairs__"
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def write_training_state(folder: Path, state: AdapterState, *, randoms: list[dic
     for index, slots in ({} if optimizer is None else optimizer["state"]).items():
         for key, value in slots.items():
             if isinstance(value, Tensor):
-                tensors[f"{index}/{key}"] = value.detach().cpu().contiguous().clone()
+                tensors[f"{index}/{key}"] = value.detach().cpu().contiguous()
             else:
                 plain.setdefault(str(index), {})[key] = value
     content = {
@@ -73,10 +74,15 @@ def write_training_state(folder: Path, state: AdapterState, *, randoms: list[dic
         "gradient_accumulation_steps": state.gradient_accumulation_steps,
         "optimizer": None
         if optimizer is None
-        else {"class": type(state.optimizer).__name__, "groups": optimizer["param_groups"], "plain": plain},
+        else {
+            "class": type(state.optimizer).__name__,
+            "shapes": _shapes(state.optimizer),
+            "groups": _to_plain(optimizer["param_groups"]),
+            "plain": _to_plain(plain),
+        },
         "scheduler": None
         if state.scheduler is None
-        else {"class": type(state.scheduler).__name__, "state": state.scheduler.state_dict()},
+        else {"class": type(state.scheduler).__name__, "state": _to_plain(state.scheduler.state_dict())},
         "loss_scale": None if state.loss_scale is None else asdict(state.loss_scale),
         "random": randoms,
         "data": data,
@@ -105,7 +111,7 @@ class TrainingState:
         if self.optimizer is not None and state.optimizer is not None:
             state.optimizer.load_state_dict(self.optimizer)
         if self.content["scheduler"] is not None and state.scheduler is not None:
-            state.scheduler.load_state_dict(self.content["scheduler"]["state"])
+            state.scheduler.load_state_dict(_from_plain(self.content["scheduler"]["state"]))
         if self.content["loss_scale"] is not None and state.loss_scale is not None:
             vars(state.loss_scale).update(self.content["loss_scale"])
         state.steps = self.content["steps"]
@@ -143,19 +149,48 @@ def read_training_state(folder: Path, state: AdapterState) -> TrainingState:
 
 def _read_optimizer(folder: Path, content: dict[str, Any], state: AdapterState) -> dict[str, Any]:
     assert state.optimizer is not None
-    groups = [{key: tuple(value) if key == "betas" else value for key, value in group.items()} for group in content["groups"]]
-    parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    groups = _from_plain(content["groups"])
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in state.optimizer.param_groups]:
         raise CheckpointError(f"{folder / STATE}: the optimizer's parameter groups don't match this run's.")
-    slots: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in content["plain"].items()}
+    for place, (theirs, ours) in enumerate(zip(content["shapes"], _shapes(state.optimizer), strict=True)):
+        if theirs != ours:
+            raise CheckpointError(f"{folder / STATE}: parameter {place} of the optimizer is {theirs}, but {ours} in this run.")
+    slots: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in _from_plain(content["plain"]).items()}
     for name, tensor in read_tensors(folder / OPTIMIZER).items():
         index, _, key = name.partition("/")
-        if int(index) >= len(parameters) or (tensor.dim() > 0 and tensor.shape != parameters[int(index)].shape):
-            raise CheckpointError(
-                f"{folder / OPTIMIZER}: {name} has shape {list(tensor.shape)}, which fits none of this run's parameters."
-            )
         slots.setdefault(int(index), {})[key] = tensor
     return {"state": slots, "param_groups": groups}
+
+
+def _shapes(optimizer: Any) -> list[list[int]]:
+    """The shape of each parameter. Slots needn't have it: Adafactor keeps rows and columns."""
+    return [list(parameter.shape) for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _to_plain(value: Any) -> Any:
+    """``value`` with what JSON would change written as what it doesn't: tuples, and mappings whose keys aren't texts."""
+    if isinstance(value, tuple):
+        return {_TUPLE: [_to_plain(item) for item in value]}
+    if isinstance(value, list):
+        return [_to_plain(item) for item in value]
+    if isinstance(value, dict):
+        if all(isinstance(key, str) for key in value):
+            return {key: _to_plain(item) for key, item in value.items()}
+        return {_PAIRS: [[_to_plain(key), _to_plain(item)] for key, item in value.items()]}
+    return value
+
+
+def _from_plain(value: Any) -> Any:
+    """What ``_to_plain`` was given."""
+    if isinstance(value, list):
+        return [_from_plain(item) for item in value]
+    if isinstance(value, dict):
+        if value.keys() == {_TUPLE}:
+            return tuple(_from_plain(item) for item in value[_TUPLE])
+        if value.keys() == {_PAIRS}:
+            return {_from_plain(key): _from_plain(item) for key, item in value[_PAIRS]}
+        return {key: _from_plain(item) for key, item in value.items()}
+    return value
 
 
 def _bytes_tensor(text: str) -> Tensor:
