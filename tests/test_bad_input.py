@@ -56,6 +56,31 @@ def test_hub_code_is_refused_and_the_message_says_what_would_allow_it(model: Tra
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("no", ["0", "false", "no", "off", ""])
+@pytest.mark.parametrize("take", [Dataset.map, Dataset.filter, Dataset.set_template])
+def test_no_means_no_for_the_code_that_data_asks_for(rows: Dataset, tmp_path: Path, monkeypatch, no: str, take):
+    monkeypatch.setenv("TWINKLE_TRUST_REMOTE_CODE", no)
+    mark = tmp_path / "executed"
+    repository = tmp_path / "evil"
+    repository.mkdir()
+    (repository / "__init__.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
+    with pytest.raises(TrustError, match="TWINKLE_TRUST_REMOTE_CODE=1"):
+        take(rows, f"file://{repository}")
+    assert not mark.exists()
+    assert rows[1] == {"query": "And?"}
+
+
+def test_a_loading_script_in_a_data_set_is_never_executed(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("TWINKLE_TRUST_REMOTE_CODE", "1")
+    mark = tmp_path / "executed"
+    folder = tmp_path / "scripted"
+    folder.mkdir()
+    (folder / "scripted.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
+    (folder / "train.jsonl").write_text('{"query": "Hi"}\n')
+    assert list(Dataset(DatasetMeta(f"file://{folder}"))) == [{"query": "Hi"}]
+    assert not mark.exists()
+
+
 def test_an_unknown_key_in_the_projects_file_names_file_line_and_key(tmp_path: Path, monkeypatch):
     from twinkle_registry.project import find_project
 
@@ -76,6 +101,7 @@ def test_a_row_that_is_too_long_is_named_with_the_ways_out():
     dataset.map(SelfCognitionProcessor("a", "b"))
     with pytest.raises(DataError, match=r"(?s)row 1.*64.*truncation_strategy"):
         dataset.encode()
+    assert [list(row) for row in dataset] == [["messages"], ["messages"]]
 
 
 def test_an_adapter_that_does_not_exist_is_named_beside_those_that_do(model: TransformersModel):
