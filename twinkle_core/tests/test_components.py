@@ -92,6 +92,15 @@ def test_a_function_is_refused_where_the_kind_needs_a_class():
         make_component("template", lambda rows: rows)
 
 
+def test_an_instance_of_something_else_is_refused_where_the_kind_needs_a_class():
+    class Callable_:
+        def __call__(self):
+            return None
+
+    with pytest.raises(ConfigError, match=r"A template has to be a class that derives from twinkle.template.BaseTemplate"):
+        make_component("template", Callable_())
+
+
 def test_an_instance_refuses_configuration():
     with pytest.raises(ConfigError, match=r"MyLoss is already built.*gamma"):
         make_component("loss", MyLoss(), gamma=1.0)

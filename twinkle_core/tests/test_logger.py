@@ -80,6 +80,17 @@ def test_the_level_can_be_chosen():
     assert "too quiet" in run(SCRIPT, TWINKLE_LOG_LEVEL="debug")
 
 
+def test_a_level_that_there_is_not_is_named():
+    code = "from twinkle import get_logger\nfrom twinkle.errors import ConfigError\ntry: get_logger()\n"
+    code += "except ConfigError as error: import sys; sys.stderr.write(str(error))"
+    assert "TWINKLE_LOG_LEVEL='loud' is no level. Levels: CRITICAL" in run(code, TWINKLE_LOG_LEVEL="loud")
+
+
+def test_a_message_whose_arguments_do_not_fit_is_shown_and_ends_nothing(records):
+    get_logger("twinkle.test").warning("only %d", "hf_abcdefghijklmnopqrstuvwxyz")
+    assert records.getvalue() == "only %d (its arguments don't fit it: ('***',))\n"
+
+
 def test_where_the_application_has_handlers_they_show_our_records_and_ours_do_not(records, capsys):
     get_logger("twinkle.test").warning("seen once")
     assert records.getvalue() == "seen once\n"

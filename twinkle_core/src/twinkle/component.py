@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from twinkle.errors import ComponentNotFoundError, ConfigError
@@ -17,8 +16,6 @@ from twinkle.kinds import Kind, get_kind
 
 if TYPE_CHECKING:
     from twinkle_registry.registry import Registry
-
-_FUNCTIONS = (FunctionType, functools.partial, type(len), type("".join))
 
 
 @functools.cache
@@ -104,10 +101,8 @@ def _checked(kind: Kind, found: Any, reference: object) -> Any:
             )
     elif not callable(found):
         raise ConfigError(f"{reference!r} is no {kind.name}: it is neither a class nor callable.")
-    elif not kind.functions and isinstance(found, _FUNCTIONS):
-        raise ConfigError(
-            f"A {kind.name} has to be a class that derives from {kind.module}.{kind.base}, not the function {found!r}."
-        )
+    elif not kind.functions and not isinstance(found, kind.base_class()):
+        raise ConfigError(f"A {kind.name} has to be a class that derives from {kind.module}.{kind.base}, not {found!r}.")
     return found
 
 

@@ -13,6 +13,7 @@ import sys
 
 from twinkle.errors import ConfigError
 from twinkle.launch import Launch
+from twinkle_hub.settings import is_set
 
 ALL_RANKS_VARIABLE = "TWINKLE_LOG_ALL_RANKS"
 LEVEL_VARIABLE = "TWINKLE_LOG_LEVEL"
@@ -38,8 +39,17 @@ def get_logger(name: str = "twinkle") -> logging.Logger:
     if not any(isinstance(row, _MasterHandler) for row in top.handlers):
         top.addHandler(_MasterHandler())
         if top.level == logging.NOTSET:
-            top.setLevel(os.environ.get(LEVEL_VARIABLE, "INFO").upper())
+            top.setLevel(_level())
     return logger
+
+
+def _level() -> int:
+    name = os.environ.get(LEVEL_VARIABLE, "INFO").upper()
+    level = logging.getLevelNamesMapping().get(name)
+    if level is None:
+        names = ", ".join(name for name, value in logging.getLevelNamesMapping().items() if value)
+        raise ConfigError(f"{LEVEL_VARIABLE}={os.environ[LEVEL_VARIABLE]!r} is no level. Levels: {names}.")
+    return level
 
 
 def redact(text: str) -> str:
@@ -82,7 +92,11 @@ class _Formatter(logging.Formatter):
 
 
 def _clean(record: logging.LogRecord) -> None:
-    message = record.getMessage()
+    try:
+        message = record.getMessage()
+    except Exception:  # a filter that raises would end the program that logs; and the standard complaint would show secrets
+        message = f"{record.msg} (its arguments don't fit it: {record.args!r})"
+        record.msg, record.args = message, ()
     cleaned = redact(message)
     if cleaned != message:
         record.msg, record.args = cleaned, ()
@@ -91,7 +105,7 @@ def _clean(record: logging.LogRecord) -> None:
 
 
 def _all_ranks() -> bool:
-    return os.environ.get(ALL_RANKS_VARIABLE, "").lower() not in ("", "0", "false", "no")
+    return is_set(os.environ.get(ALL_RANKS_VARIABLE))
 
 
 def _launch() -> Launch:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from twinkle import __version__
 from twinkle.component import default_registry, load_component
+from twinkle_registry.rows import ComponentRow
 
 Status = Literal["ok", "warning", "error"]
 
@@ -59,9 +60,12 @@ def _problems() -> Iterator[Finding]:
 
 def _components() -> Iterator[Finding]:
     registry = default_registry()
+    components: dict[str, list[ComponentRow]] = {}
+    for row in registry.components():
+        components.setdefault(row.location, []).append(row)
     for plugin in registry.plugins():
         broken = 0
-        rows = [row for row in registry.components() if row.distribution == plugin.distribution]
+        rows = components.get(plugin.location, [])
         for row in rows:
             try:
                 load_component(row.kind, f"{row.distribution}/{row.name}")

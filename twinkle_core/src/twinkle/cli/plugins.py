@@ -49,26 +49,25 @@ def list_plugins(
     if kind is not None:
         get_kind(kind)
     registry = default_registry()
-    rows = [row.as_dict() for row in registry.components(kind)]
+    rows = registry.components(kind)
     if as_json:
         _print_json(
             {
                 "plugins": [row.as_dict() for row in registry.plugins()],
-                "components": rows,
+                "components": [row.as_dict() for row in rows],
                 "problems": [problem.as_dict() for problem in registry.problems()],
             }
         )
         return
-    plugins = [row for row in registry.plugins() if kind is None or any(part["distribution"] == row.distribution for part in rows)]
+    names: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        names.setdefault(row.location, {}).setdefault(row.kind, []).append(row.name)
+    plugins = [plugin for plugin in registry.plugins() if kind is None or plugin.location in names]
     console = Console(highlight=False)
     if not plugins:
         console.print(f"No {kind + ' components' if kind else 'plugins'} installed. Plugins are packages named twinkle-plugin-*.")
     for plugin in plugins:
-        names: dict[str, list[str]] = {}
-        for row in rows:
-            if row["distribution"] == plugin.distribution:
-                names.setdefault(row["kind"], []).append(row["name"])
-        _show_plugin(console, plugin, names)
+        _show_plugin(console, plugin, names.get(plugin.location, {}))
 
 
 def _show_plugin(console: Console, plugin: PluginRow, names: Mapping[str, list[str]]) -> None:
