@@ -237,20 +237,29 @@ def test_the_bytes_that_were_hashed_are_executed(make_registry, write, home: Pat
     (stored / "late.py").write_text("")
     name = f"twinkle._hub.sha256_{stored.name}"
     sys.modules.pop(f"{name}.settings")
-    import importlib
-
     assert importlib.import_module(f"{name}.settings").GAMMA == 2
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module(f"{name}.late")
 
 
-def test_a_damaged_folder_in_the_store_is_not_executed_and_then_fetched_anew(make_registry, write, home: Path):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_text("GAMMA = 666\n"),
+        lambda file: file.unlink(),
+        lambda file: file.with_name("more.txt").write_text("added"),
+        lambda file: file.with_name("link.py").symlink_to(file),
+    ],
+    ids=["changed", "removed", "added", "symlink"],
+)
+def test_a_damaged_folder_in_the_store_is_not_executed_and_then_fetched_anew(make_registry, write, home: Path, damage):
     folder = focal(write)
     digest = ComponentStore(home).add(folder)
-    (home / "components" / "sha256" / digest / "settings.py").write_text("GAMMA = 666\n")
+    damage(home / "components" / "sha256" / digest / "settings.py")
     reference = f"file://{folder}#sha256:{digest}"
     with pytest.raises(PluginLoadError, match="changed or damaged"):
         make_registry().load("loss", reference)
+    assert list((home / "components" / "sha256").iterdir()) == []
     assert make_registry().load("loss", reference).gamma == 2
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 from twinkle_hub.digest import digest_of, files_in, sha256_of
+from twinkle_hub.errors import HubError
 from twinkle_registry.discovery import MANIFEST
 from twinkle_registry.errors import PluginLoadError
 
@@ -90,17 +91,21 @@ class ComponentStore:
             raise PluginLoadError(
                 f"The store has no component with the digest sha256:{digest} ({self._folder}). Load its reference."
             )
-        hashes, sources = {}, {}
-        for path in files_in(folder):
-            if path.endswith(".py") or path == MANIFEST:
-                sources[path] = (folder / path).read_bytes()
-                hashes[path] = sha256(sources[path]).hexdigest()
-            elif "__pycache__" not in PurePosixPath(path).parts:
-                hashes[path] = sha256_of(folder / path)
-        if digest_of(hashes) != digest:
-            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            found, sources = _hashed(folder)
+        except HubError:  # a symlink, where only files were put
+            found, sources = "", {}
+        except OSError as error:
+            raise PluginLoadError(f"The files in {folder} can't be read: {error}. Run the same again.") from error
+        if found != digest:
+            self._discard(folder)
             raise PluginLoadError(f"The files in {folder} were changed or damaged, and have been removed. Run the same again.")
         return StoredRepository(digest, folder, sources)
+
+    def _discard(self, folder: Path) -> None:
+        """Remove ``folder``, at once as it came: no other process ever sees half of it under its digest."""
+        with suppress(OSError), tempfile.TemporaryDirectory(prefix=".", dir=self._folder, ignore_cleanup_errors=True) as aside:
+            folder.rename(Path(aside, folder.name))
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
@@ -114,6 +119,18 @@ class ComponentStore:
             raise PluginLoadError(f"{locks} can't be written: {error}. Set TWINKLE_HOME to a folder that can.") from error
         with FileLock(locks / f"{sha256(name.encode()).hexdigest()[:32]}.lock"):
             yield
+
+
+def _hashed(folder: Path) -> tuple[str, dict[str, bytes]]:
+    """The digest of the files in ``folder``, and the sources among them: the very bytes that were hashed."""
+    hashes, sources = {}, {}
+    for path in files_in(folder):
+        if path.endswith(".py") or path == MANIFEST:
+            sources[path] = (folder / path).read_bytes()
+            hashes[path] = sha256(sources[path]).hexdigest()
+        elif "__pycache__" not in PurePosixPath(path).parts:
+            hashes[path] = sha256_of(folder / path)
+    return digest_of(hashes), sources
 
 
 def component_files(folder: Path) -> list[str]:
