@@ -10,6 +10,7 @@ from twinkle.errors import ComponentNotFoundError, ConfigError, DataError, MeshE
 from twinkle.loss import CrossEntropyLoss, Loss
 from twinkle.model import TransformersModel
 from twinkle.patch import Patch
+from twinkle.processor import InputProcessor
 
 
 def test_a_wrong_loss_names_the_nearest(make_model):
@@ -204,3 +205,12 @@ def test_random_weights_depend_on_the_seed_only(config):
 def test_a_group_of_workers_means_nothing_where_there_are_none(config, make_rows):
     model = TransformersModel(config=config, remote_group="default")
     assert float(model.forward_backward(inputs=make_rows(1))["loss"]) > 0
+
+
+@pytest.mark.parametrize(
+    "processor", ["InputProcessor", "twinkle-plugin-data/InputProcessor", InputProcessor], ids=["name", "reference", "class"]
+)
+def test_a_processor_collates_to_the_models_device(make_model, processor):
+    model = make_model()
+    model.set_processor(processor)
+    assert model._states.find("").processor.device == model.device

@@ -74,6 +74,37 @@ def fail_to_save(folder: str) -> str:
     return "saved"
 
 
+def train_separately(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a rank does with one row for all ranks, by separate calls, evaluated before."""
+    from peft import LoraConfig
+    from transformers import Qwen3Config
+
+    from twinkle.model import TransformersModel
+    from twinkle.runtime import current_runtime
+
+    runtime = current_runtime()
+    model = TransformersModel(config=Qwen3Config(**OPTIONS))
+    model.add_adapter_to_model("default", LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    model.set_optimizer("AdamW", lr=1e-2)
+    mine = rows[runtime.device_mesh.get_slice(len(rows), runtime.rank)]
+    model.forward_only(inputs=mine)
+    model.calculate_loss()
+    evaluated = float(model.calculate_metric(is_training=False)["loss"])
+    model.forward(inputs=mine)
+    model.calculate_loss()
+    model.backward()
+    return {"evaluated": evaluated, "norm": model.clip_grad_and_step(), "rows": len(mine)}
+
+
+def test_a_rank_without_rows_takes_part_in_separate_calls_too(make_rows):
+    rows = make_rows(1)
+    (one,) = run_ranks(train_separately, 1, rows, preload=PRELOAD)
+    first, second = run_ranks(train_separately, 2, rows, preload=PRELOAD)
+    assert (first["rows"], second["rows"]) == (1, 0)
+    for name in ("evaluated", "norm"):
+        assert first[name] == second[name] == pytest.approx(one[name], rel=1e-5)
+
+
 @pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
 def test_two_ranks_train_as_one_process_does(make_rows, tmp_path, adapter):
     batches = [make_rows(5, seed=seed) for seed in range(6)]  # five rows: the ranks have three and two

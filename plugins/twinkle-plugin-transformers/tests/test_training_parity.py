@@ -243,3 +243,82 @@ def test_a_bad_row_leaves_no_half_of_a_gradient(make_model, make_rows):
         model.forward_backward(inputs=[*rows, {"labels": [1]}], micro_batch_size=1)
     assert model.clip_grad_and_step(gradient_accumulation_steps=1) is None
     assert all(value.grad is None for value in model.model.parameters())
+
+
+@pytest.mark.parametrize("options", [{}, {"padding_side": "left"}, {"padding_free": True}], ids=["right", "left", "packed"])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_pieces_give_what_the_whole_batch_gives_however_it_is_padded(make_model, make_rows, options, size):
+    rows = make_rows(5)
+    model = make_model()
+    model.set_processor("InputProcessor", **options)
+    names = ["logps", "correct", "logits"]
+    whole = model.forward_only(inputs=rows, outputs=names)
+    loss = model.calculate_loss()
+    pieces = model.forward_only(inputs=rows, outputs=names, micro_batch_size=size)
+    assert model.calculate_loss() == pytest.approx(loss, rel=1e-5)
+    labelled = whole["logps"] != 0
+    for name in names:
+        assert pieces[name].shape == whole[name].shape
+        torch.testing.assert_close(pieces[name][labelled], whole[name][labelled], rtol=1e-4, atol=1e-5)
+    trained = model.forward_backward(inputs=rows, micro_batch_size=size)
+    torch.testing.assert_close(trained["logps"], whole["logps"], rtol=1e-4, atol=1e-5)
+    assert float(trained["loss"]) == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_tensor_beside_the_batch_is_cut_with_it(make_model, make_rows, side):
+    """As the log-probabilities of an earlier policy are, in reinforcement learning."""
+    rows = make_rows(5)
+
+    def ratio(inputs, outputs, *, old):
+        return {"loss": -(outputs["logps"] - old).exp().sum(), "num_tokens": None}
+
+    norms = []
+    for size in (None, 2):
+        model = make_model()
+        model.set_processor("InputProcessor", padding_side=side)
+        old = model.forward_only(inputs=rows, micro_batch_size=size)["logps"]
+        model.set_loss(ratio)
+        model.forward_backward(inputs=rows, micro_batch_size=size, old=old)
+        norms.append(model.clip_grad_norm())
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+def test_pieces_are_worked_on_without_the_padding_of_other_rows(make_model):
+    model = make_model()
+    rows = [{"input_ids": list(range(2, 2 + n)), "labels": list(range(2, 2 + n))} for n in (20, 6)]
+    widths = []
+    model.model.get_decoder().register_forward_pre_hook(
+        lambda module, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    model.forward_backward(inputs=rows)
+    widths.clear()
+    model.forward_backward(inputs=rows, micro_batch_size=1)
+    assert widths == [20, 6]
+
+
+def test_a_single_row_is_one_row(make_model, make_rows):
+    row = make_rows(1)[0]
+    assert make_model().forward_backward(inputs=row, micro_batch_size=2)["logps"].shape == (1, len(row["input_ids"]))
+
+
+def test_encoded_rows_that_still_have_their_messages_are_taken_as_they_are(make_model, make_rows):
+    model, rows = make_model(), make_rows(2)
+    told = [{**row, "messages": [{"role": "user", "content": "Hi"}]} for row in rows]
+    assert torch.equal(model.forward_only(inputs=told)["logps"], model.forward_only(inputs=rows)["logps"])
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [lambda logps: -logps.sum(), lambda logps: {"loss": -logps.sum()}, lambda logps: {"loss": -logps, "num_tokens": 1.0}],
+    ids=["a tensor", "no num_tokens", "no scalar"],
+)
+def test_a_loss_that_returns_something_else_is_told_what_to_return(make_model, make_rows, returned):
+    def mine(inputs, outputs):
+        return returned(outputs["logps"])
+
+    model = make_model()
+    model.set_loss(mine)
+    with pytest.raises(ConfigError, match=r"loss mine has to return LossOutput\(loss=…, num_tokens=…\)"):
+        model.forward_backward(inputs=make_rows(2))
+    assert model.clip_grad_and_step(gradient_accumulation_steps=1) is None

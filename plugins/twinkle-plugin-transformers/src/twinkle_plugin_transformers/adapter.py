@@ -22,10 +22,10 @@ from twinkle_plugin_transformers.precision import LossScale
 
 @dataclass
 class Pending:
-    """One forward pass whose loss, or whose backward pass, is still to come."""
+    """One forward pass whose loss, or whose backward pass, is still to come. ``batch`` is None where this rank had no rows."""
 
-    batch: Batch
-    outputs: ModelOutput
+    batch: Batch | None = None
+    outputs: ModelOutput = field(default_factory=ModelOutput)
     loss_kwargs: Mapping[str, Any] = field(default_factory=dict)
     loss_output: LossOutput | None = None
     measured: bool = False
@@ -58,7 +58,10 @@ class Accumulation:
         if self.empty:
             self.tokens, self.empty = None if tokens is None else 0.0, False
         if (tokens is None) != (self.tokens is None):
-            raise ConfigError("Within one optimizer step the loss gave num_tokens for some micro-batches and None for others.")
+            raise ConfigError(
+                "Within one optimizer step the loss gave num_tokens for some micro-batches and None for others. Before another "
+                "loss, finish the step: clip_grad_and_step(gradient_accumulation_steps=1)."
+            )
         if tokens is not None and self.tokens is not None:
             self.tokens = self.tokens + (tokens.detach() if isinstance(tokens, torch.Tensor) else tokens)
         self.micro_batches += first
@@ -115,7 +118,7 @@ class AdapterState:
 
     def measure(self, passed: Pending, *, training: bool) -> None:
         """Feed a pass to the metrics, once."""
-        if passed.measured:
+        if passed.measured or passed.batch is None:
             return
         passed.measured = True
         extra: dict[str, Any] = {} if passed.loss_output is None else {"loss_output": passed.loss_output}

@@ -6,6 +6,7 @@ checkpoints, generation). Holds the base model and one object for each adapter, 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from twinkle.component import make_component
+from twinkle.component import load_component, make_component
 from twinkle.data_format import InputFeature, ModelOutput, SampleResponse, SamplingParams, Trajectory
 from twinkle.errors import ConfigError
 from twinkle.hub import download_model
@@ -45,6 +46,10 @@ _SEED = 42
 @remote_class()
 class TransformersModel(TwinkleModel):
     """A causal language model on Transformers and PEFT.
+
+    Under data parallelism every rank makes the same calls, each with its own rows, or with none at the end of the data. A step, a
+    metric and a checkpoint wait for all ranks: an error that is caught on one of them has to be dealt with on all, or the others
+    wait until the process group gives up.
 
     Args:
         model_cls: a Transformers class, or its name.
@@ -205,6 +210,9 @@ class TransformersModel(TwinkleModel):
         """
         state = self._states.find(adapter_name)
         passed, state.train_pass = state.train_pass, None
+        if passed is not None and passed.batch is None:
+            state.accumulation.skip()
+            return
         if passed is None or passed.loss_output is None:
             raise ConfigError("There is no loss to go back from: call forward and calculate_loss first.")
         steps.backward(state, passed.loss_output)
@@ -333,8 +341,10 @@ class TransformersModel(TwinkleModel):
     def set_processor(self, /, processor_cls: object, *, adapter_name: str = "", **config: Any) -> None:
         """Choose how rows are collated. Where it takes a ``device``, that is this model's unless given."""
         state = self._states.find(adapter_name)
-        if processor_cls == "InputProcessor":
-            config.setdefault("device", self._device)
+        if isinstance(processor_cls, str | type):
+            found = load_component("processor", processor_cls)
+            if "device" in inspect.signature(found).parameters:
+                config.setdefault("device", self._device)
         state.processor = make_component("processor", processor_cls, **config)
 
     @remote_function(collect="first")
