@@ -90,6 +90,22 @@ class TestWhatIsSliced:
         calls = dispatch("slice", (self.rows[:2],), {"betas": [0.9, 0.95]}, None, 2)
         assert calls == [((self.rows[:1],), {"betas": [0.9, 0.95]}), ((self.rows[1:2],), {"betas": [0.9, 0.95]})]
 
+    @pytest.mark.parametrize(
+        "configuration",
+        [
+            {"betas": [0.9, 0.95]},
+            {"stop": ["a", "b"], "temperature": 0.5},
+            [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+            [{"type": "function", "function": {"name": "add"}}, {"type": "function", "function": {"name": "mul"}}],
+            ["q_proj", "v_proj"],
+        ],
+        ids=["options", "sampling", "conversation", "tools", "names"],
+    )
+    def test_lists_inside_of_configuration_are_not(self, configuration):
+        calls = dispatch("slice", (self.rows[:2],), {"configuration": configuration}, None, 2)
+        assert [args for args, _ in calls] == [(self.rows[:1],), (self.rows[1:2],)]
+        assert rows_of(calls, "configuration") == [configuration, configuration]
+
     def test_a_list_of_rows_is_under_any_name(self):
         calls = dispatch("slice", (), {"prompts": self.rows}, None, 2)
         assert rows_of(calls, "prompts") == [self.rows[:2], self.rows[2:]]

@@ -6,12 +6,15 @@ to join tensors that came back.
 Only *batch data* is sliced; everything else goes to every worker as it is. What is batch data is declared
 (``remote_function(data=("inputs", ...))``), or else found by this rule:
 
-- a list or tuple that isn't empty and holds nothing but mappings (rows);
+- a list or tuple that isn't empty and holds nothing but mappings (rows), which aren't messages or tools: those are one
+  conversation, or configuration;
 - an argument named in ``BATCH_NAMES``, where it is a list, a tuple, an array of one dimension or more, or *columns*;
-- columns: a mapping whose lists, tuples and arrays all have the same length, as a collated batch; but not a single row (a mapping
-  whose ``input_ids`` is flat, or whose ``messages`` is one conversation), which is no batch.
+- columns under any name, where they have ``input_ids`` or ``messages``.
 
-So ``betas=[0.9, 0.95]`` stays whole. All batch data of a call has to have the same length.
+Columns are a mapping whose lists, tuples and arrays all have the same length, as a collated batch; but not a single row (a mapping
+whose ``input_ids`` is flat, or whose ``messages`` is one conversation), which is no batch.
+
+So ``betas=[0.9, 0.95]`` and ``{"stop": ["a", "b"]}`` stay whole. All batch data of a call has to have the same length.
 """
 
 from __future__ import annotations
@@ -32,6 +35,9 @@ CollectMode = Literal["none", "flatten", "mean", "sum", "first", "last_pp"] | Co
 
 BATCH_NAMES = frozenset({"inputs", "trajectories", "rows", "rewards", "advantages", "old_logps", "ref_logps"})
 """Arguments that are batch data by their name, where nothing else is declared."""
+
+_OF_BATCHES = frozenset({"input_ids", "messages"})
+_OF_NO_ROW = frozenset({"role", "function"})  # the keys by which a message and a tool are known
 
 _DISPATCH_MODES = ("all", "slice", "slice_dp")
 _COLLECT_MODES = ("none", "flatten", "mean", "sum", "first", "last_pp")
@@ -154,9 +160,9 @@ def _lengths(arguments: Mapping[Any, tuple[str, Any]], data: Collection[str] | N
 def _length(value: Any, *, named: bool) -> int | None:
     """How many rows ``value`` has; None where it is no batch data."""
     if isinstance(value, Mapping):
-        return _column_length(value)
+        return _column_length(value) if named or not value.keys().isdisjoint(_OF_BATCHES) else None
     if isinstance(value, (list, tuple)):
-        rows = named or (bool(value) and all(isinstance(row, Mapping) for row in value))
+        rows = named or (bool(value) and all(isinstance(row, Mapping) and row.keys().isdisjoint(_OF_NO_ROW) for row in value))
         return len(value) if rows else None
     if not named:
         return None
