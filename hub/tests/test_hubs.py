@@ -179,3 +179,9 @@ class TestFetch:
         options = {"repo_type": "dataset", "allow_patterns": ["*.json"], "ignore_patterns": ["x"], "offline": True}
         assert fetch("own://a/b@v1", hubs=Hubs([Recorder(scheme="own")]), **options) == Path("here")
         assert asked == {"repo_id": "a/b", "revision": "v1", **options}
+
+
+@pytest.mark.parametrize("scheme", ["HF", "", "a b", "a://", None, ["x"]])
+def test_a_hub_whose_scheme_no_reference_can_have_is_refused(tmp_path, scheme):
+    with pytest.raises(HubError, match="acme registered a hub whose scheme is"):
+        Hubs().add(FileHub(tmp_path, scheme=scheme), provider="acme")

@@ -98,6 +98,7 @@ class TestBadInput:
         [
             ({"seed": -1}, "seed"),
             ({"seed": "42"}, "seed"),
+            ({"seed": 2**64}, "seed"),
             ({"nproc_per_node": 0}, "nproc_per_node"),
             ({"ncpu_proc_per_node": 1.5}, "ncpu_proc_per_node"),
             ({"global_device_mesh": 8}, "global_device_mesh"),

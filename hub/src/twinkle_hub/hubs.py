@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from twinkle_hub.errors import HubError, RepositoryNotFoundError
 from twinkle_hub.hub import Hub
-from twinkle_hub.repository import RepoRef, RepoType
+from twinkle_hub.repository import SCHEME, RepoRef, RepoType
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -45,6 +45,8 @@ class Hubs:
         missing = [name for name in ("scheme", "resolve", "list_files", "download") if not hasattr(hub, name)]
         if missing:
             raise HubError(f"{provider} registered {type(hub).__name__}, which is no hub: it has no {', '.join(missing)}.")
+        if not isinstance(hub.scheme, str) or not SCHEME.fullmatch(hub.scheme):
+            raise HubError(f"{provider} registered a hub whose scheme is {hub.scheme!r}; write one like 'hf', in small letters.")
         if hub.scheme in self._hubs:
             raise HubError(
                 f"{provider} registered a hub for {hub.scheme}://, but {self._providers[hub.scheme]} already did. "

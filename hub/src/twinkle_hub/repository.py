@@ -18,7 +18,9 @@ from twinkle_hub.errors import HubError
 RepoType = Literal["model", "dataset"]
 
 _FORMS = "hf://owner/name@revision, ms://owner/name@revision, file:///absolute/path@revision, file://./relative/path"
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+"""What a scheme looks like."""
+
 # Hugging Face and ModelScope allow letters, digits, '-', '_' and '.'; their oldest repositories have no owner ("gpt2").
 _REPO_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*){0,2}")
 # What git allows in a ref (git-check-ref-format), cut down to what is safe in a URL and in a path.
@@ -50,7 +52,7 @@ class RepoRef:
         """
         scheme, separator, rest = text.strip().partition("://")
         scheme = scheme.lower()
-        if not separator or not _SCHEME.fullmatch(scheme):
+        if not separator or not SCHEME.fullmatch(scheme):
             raise _malformed(text, "it doesn't begin with a scheme")
         if scheme == "file":
             repo_id, revision = _split_path(text, rest, base)

@@ -15,7 +15,6 @@ _FORMS = (
     "A component is named by 'Name', 'distribution/Name', 'scheme://owner/name[/Component][@revision][#sha256:<64 hex>]' "
     "or 'file:///path/of/a/repository[@revision]'."
 )
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 _DISTRIBUTION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -80,10 +79,10 @@ def parse_reference(text: str) -> HubReference | InstalledReference:
 
 def _hub_reference(text: str) -> HubReference:
     from twinkle_hub.errors import HubError
-    from twinkle_hub.repository import RepoRef
+    from twinkle_hub.repository import SCHEME, RepoRef
 
     scheme, _, rest = text.partition("://")
-    if not _SCHEME.fullmatch(scheme):
+    if not SCHEME.fullmatch(scheme):
         raise _wrong(text, f"{scheme!r} is no scheme")
     if text != text.rstrip():  # a repository has one spelling: whoever decides on trust compares names
         raise _wrong(text, "it ends with white space")

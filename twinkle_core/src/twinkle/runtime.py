@@ -50,8 +50,9 @@ class RuntimeSettings:
         for field in ("nproc_per_node", "ncpu_proc_per_node"):
             if not isinstance(getattr(self, field), int) or getattr(self, field) < 1:
                 raise ConfigError(f"{field} has to be a positive number of processes, not {getattr(self, field)!r}.")
-        if self.seed is not None and (not isinstance(self.seed, int) or self.seed < 0):
-            raise ConfigError(f"seed has to be a whole number that isn't negative, or None, not {self.seed!r}.")
+        # torch takes 64 bits.
+        if self.seed is not None and (not isinstance(self.seed, int) or not 0 <= self.seed < 2**64):
+            raise ConfigError(f"seed has to be a whole number from 0 to 2**64 - 1, or None, not {self.seed!r}.")
         if self.global_device_mesh is not None and not isinstance(self.global_device_mesh, DeviceMesh):
             raise ConfigError(f"global_device_mesh has to be a DeviceMesh, not {self.global_device_mesh!r}.")
 
