@@ -106,7 +106,9 @@ def test_a_mesh_that_does_not_fit_the_world_is_an_error():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size has to be at least 1"),
+        ({"batch_size": 0}, "batch_size has to be a whole number of at least 1, not 0"),
+        ({"batch_size": "8"}, "batch_size has to be a whole number of at least 1, not '8'"),
+        ({"seed": -1}, "seed of a data loader can't be negative: -1"),
         ({"min_batch_size": 9}, "min_batch_size has to be from 1 to batch_size=8"),
         ({"sampler": None}, "no 'sampler'"),
         ({"bach_size": 3}, "no 'bach_size'.*prefetch_factor"),

@@ -128,6 +128,11 @@ def test_a_state_that_is_none_is_refused():
         DataLoader(numbers(9)).resume_from_checkpoint({"step": 3})
 
 
+def test_a_negative_number_of_rows_is_refused():
+    with pytest.raises(ConfigError, match="can't be negative: -3"):
+        DataLoader(list(range(8)), batch_size=2).resume_from_checkpoint(-3)
+
+
 def test_a_batch_that_could_not_be_had_does_not_count_as_handed_out():
     class Bad:
         def __len__(self):

@@ -62,6 +62,11 @@ def test_nested_rows_do_not_fit_csv(tmp_path, chat):
         build([chat()]).save_as(tmp_path / "rows.csv")
 
 
+def test_what_json_can_not_hold_is_an_error_with_a_format_that_can(tmp_path):
+    with pytest.raises(DataError, match=r"can't be saved as .jsonl: .*bytes.*Save as .parquet"):
+        Dataset(DatasetMeta(data=[{"picture": b"x"}])).save_as(tmp_path / "rows.jsonl")
+
+
 def test_an_unknown_suffix_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"can't be saved as \.pkl"):
         build().save_as(tmp_path / "rows.pkl")

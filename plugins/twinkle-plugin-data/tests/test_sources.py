@@ -6,6 +6,7 @@ import json
 import pickle
 
 import datasets
+import pyarrow
 import pytest
 
 from twinkle.dataset import DatasetMeta
@@ -54,6 +55,12 @@ def test_a_slice_of_no_rows_is_an_error():
         Dataset(DatasetMeta(data=[], data_slice=range(3)))
 
 
+@pytest.mark.parametrize("data_slice", [3, slice(3), "012", [0.5], [[1]]])
+def test_a_slice_of_anything_but_row_numbers_is_an_error(data_slice):
+    with pytest.raises(ConfigError, match="data_slice has to be row numbers"):
+        Dataset(DatasetMeta(data=ROWS, data_slice=data_slice))
+
+
 def test_the_reference_alone_will_do(write_jsonl):
     assert list(Dataset(str(write_jsonl(ROWS)))) == ROWS
 
@@ -73,6 +80,11 @@ def test_an_entry_that_is_no_dictionary_is_named():
 def test_columns_of_different_lengths_are_named():
     with pytest.raises(DataError, match=r"differ in length.*'a': 1.*'b': 2"):
         Dataset(DatasetMeta(data={"a": [1], "b": [1, 2]}))
+
+
+def test_a_column_of_one_value_is_named():
+    with pytest.raises(DataError, match=r"Column 'b' of 'data in memory' holds 7; it needs one value for each row"):
+        Dataset(DatasetMeta(data={"a": [1], "b": 7}))
 
 
 def test_something_that_holds_no_rows_is_an_error():
@@ -112,6 +124,25 @@ def test_every_format_gives_the_same_rows(tmp_path, suffix):
     path = tmp_path / f"rows{suffix}"
     write(path, suffix)
     assert list(Dataset(str(path))) == ROWS
+
+
+def test_arrow_s_file_format_is_read_as_its_stream_is(tmp_path):
+    table = pyarrow.Table.from_pylist(ROWS)
+    with pyarrow.ipc.new_file(str(tmp_path / "rows.arrow"), table.schema) as file:
+        file.write_table(table)
+    assert list(Dataset(tmp_path / "rows.arrow")) == ROWS
+
+
+def test_a_cell_of_csv_may_be_megabytes_long(tmp_path):
+    (tmp_path / "rows.csv").write_text("text,n\n" + "x" * 3_000_000 + ",1\n")
+    assert len(Dataset(tmp_path / "rows.csv")[0]["text"]) == 3_000_000
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"q,q\n1,2\n", "q"), (b"q,a\n\xe9,2\n", "column 'q' isn't UTF-8")])
+def test_csv_that_gives_no_rows_of_text_is_an_error_that_names_the_file(tmp_path, content, message):
+    (tmp_path / "rows.csv").write_bytes(content)
+    with pytest.raises(DataError, match=f"rows.csv can't be read as .csv.*{message}"):
+        Dataset(tmp_path / "rows.csv")
 
 
 def test_text_files_give_a_row_a_line(tmp_path):
@@ -246,6 +277,12 @@ def test_metadata_and_hidden_files_are_no_data(tmp_path):
 def test_what_save_to_disk_left_is_read(tmp_path):
     datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
     assert list(Dataset(str(tmp_path / "saved"))) == ROWS
+
+
+def test_a_folder_of_save_to_disk_that_can_not_be_loaded_is_named(tmp_path):
+    datasets.Dataset.from_list([]).save_to_disk(tmp_path / "none")
+    with pytest.raises(DataError, match="none can't be read as what save_to_disk leaves"):
+        Dataset(tmp_path / "none")
 
 
 def test_a_saved_dictionary_of_splits_is_read(tmp_path):

@@ -9,12 +9,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from numbers import Integral
 from typing import Any, get_args
 
 from twinkle.data_format import InputFeature
 from twinkle.dataloader import BaseDataLoader
 from twinkle.device_mesh import DeviceMesh
 from twinkle.errors import ConfigError
+from twinkle.remote import remote_class, remote_function, workers_of
 from twinkle.runtime import Runtime, current_runtime
 from twinkle_plugin_data.batching import Plan, RankBatches
 from twinkle_plugin_data.fetching import OnError, RowFetcher, SkippedRow
@@ -23,6 +25,7 @@ _NOT_OPTIONS = {"self", "dataset", "batch_size", "shuffle", "drop_last", "num_wo
 _DEFAULT_SEED = 42  # that of twinkle.initialize
 
 
+@remote_class(execute="first")
 class DataLoader(BaseDataLoader):
     """Batches of rows.
 
@@ -78,8 +81,10 @@ class DataLoader(BaseDataLoader):
         )
         self._batches = RankBatches(self._plan, _span_of(self.device_mesh, runtime))
         self._begun = False
+        self._served: Iterator[list[InputFeature]] = iter(())
         self._loader = self._torch_loader(num_workers, on_error, torch_options)
 
+    @remote_function(execute="first", collect="first", sync=True, lazy_collect=False)
     def __len__(self) -> int:
         """Batches of one whole pass, the same on every rank."""
         return self._plan.num_batches()
@@ -90,6 +95,23 @@ class DataLoader(BaseDataLoader):
         Raises:
             DataError: a row can't be had; names it.
         """
+        if workers_of(self) is None:
+            yield from self._pass()
+            return
+        self._begin_pass()
+        while (batch := self._next_batch()) is not None:
+            yield batch
+
+    @remote_function(execute="first", collect="first", sync=True, lazy_collect=False)
+    def _begin_pass(self) -> None:
+        self._served = self._pass()
+
+    @remote_function(execute="first", collect="first", sync=True, lazy_collect=False)
+    def _next_batch(self) -> list[InputFeature] | None:
+        """The next batch of the pass that a stand-in began; None at its end."""
+        return next(self._served, None)
+
+    def _pass(self) -> Iterator[list[InputFeature]]:
         position = self._batches
         if self._begun:
             position.next_pass()
@@ -100,6 +122,7 @@ class DataLoader(BaseDataLoader):
             position.hand_out()
             yield batch
 
+    @remote_function(execute="first", collect="first", sync=True, lazy_collect=False)
     def get_state(self) -> dict[str, Any]:
         """Where the pass stands, after the batches that were handed out; prefetched ones don't count."""
         plan = self._plan
@@ -112,6 +135,7 @@ class DataLoader(BaseDataLoader):
             "seed": plan.seed,
         }
 
+    @remote_function(execute="first", collect="first", sync=True, lazy_collect=False)
     def resume_from_checkpoint(self, state: Mapping[str, Any] | int) -> None:
         """Make the next iteration go on after ``state``: what ``get_state`` gave, or the number of rows consumed since the start.
 
@@ -121,12 +145,15 @@ class DataLoader(BaseDataLoader):
             ConfigError: the state belongs to other rows or another order; names what differs.
         """
         if isinstance(state, int):
+            if state < 0:
+                raise ConfigError(f"The number of rows consumed since the start can't be negative: {state}.")
             self._batches.seek(*divmod(state, self._plan.rows_of_a_pass() or 1))
         else:
             self._check_state(state)
             self._batches.seek(state["epoch"], state["consumed"])
         self._begun = False
 
+    @remote_function(execute="first", collect="first", sync=True, lazy_collect=False)
     def skip_consumed_samples(self, consumed: int) -> None:
         """Make the next iteration go on after ``consumed`` rows since the start, over all passes."""
         self.resume_from_checkpoint(consumed)
@@ -167,8 +194,8 @@ def _as_it_is(fetched: Any) -> Any:
 
 
 def _check_sizes(batch_size: int, min_batch_size: int | None, ranks: int) -> None:
-    if batch_size < 1:
-        raise ConfigError(f"batch_size has to be at least 1, not {batch_size}.")
+    if not _is_whole(batch_size) or batch_size < 1:
+        raise ConfigError(f"batch_size has to be a whole number of at least 1, not {batch_size!r}.")
     if batch_size % ranks:
         fitting = f"{batch_size - batch_size % ranks or ranks} or {batch_size + -batch_size % ranks}"
         raise ConfigError(
@@ -179,8 +206,14 @@ def _check_sizes(batch_size: int, min_batch_size: int | None, ranks: int) -> Non
         raise ConfigError(f"min_batch_size has to be from 1 to batch_size={batch_size}, not {min_batch_size}.")
 
 
+def _is_whole(number: object) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool)
+
+
 def _seed(seed: int | None, runtime: Runtime) -> int:
     found = runtime.settings.seed if seed is None else seed
+    if found is not None and found < 0:
+        raise ConfigError(f"The seed of a data loader can't be negative: {found}.")
     return _DEFAULT_SEED if found is None else found
 
 

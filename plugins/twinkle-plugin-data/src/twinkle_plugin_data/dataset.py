@@ -12,8 +12,10 @@ from typing import Any, Literal, Self, overload
 
 from twinkle.component import make_component
 from twinkle.dataset import BaseDataset, DatasetMeta
+from twinkle.device_mesh import DeviceMesh
 from twinkle.errors import ConfigError
 from twinkle.preprocessor import Filter, Preprocessor
+from twinkle.remote import remote_class, remote_function
 from twinkle.template import BaseTemplate
 from twinkle_plugin_data.mixing import StoppingStrategy, mixed
 from twinkle_plugin_data.rows import Row, Rows, concatenated, copied
@@ -31,6 +33,7 @@ class _Part:
         self.rows = rows
 
 
+@remote_class(execute="first")
 class Dataset(BaseDataset):
     """Rows to train on.
 
@@ -39,19 +42,26 @@ class Dataset(BaseDataset):
 
     Rows are handed out as dictionaries of the caller's own. Token fields of encoded rows are numpy arrays: int32, weights
     float32.
+
+    With ``remote_group`` the rows live in one worker of that group, and this is their stand-in: functions, preprocessors and
+    templates are made here and go to the rows. ``device_mesh`` says nothing: a data loader shares rows out, a data set has all.
     """
+
+    _template: BaseTemplate | None = None
 
     _rows_ahead = 256
     """How many rows iterating fetches at a time."""
 
-    def __init__(self, dataset_meta: DatasetMeta | str | Path | None = None, **options: Any) -> None:
+    def __init__(
+        self, dataset_meta: DatasetMeta | str | Path | None = None, *, device_mesh: DeviceMesh | None = None, **options: Any
+    ) -> None:
         self._parts: list[_Part] = []
-        self._template: BaseTemplate | None = None
         if dataset_meta is not None:
             self.add_dataset(dataset_meta, **options)
         elif options:
             raise ConfigError(f"Dataset was given {', '.join(options)}, but no dataset_meta to use it for.")
 
+    @remote_function(execute="first", collect="first", sync=True, lazy_collect=False)
     def __len__(self) -> int:
         return sum(len(part.rows) for part in self._parts)
 
@@ -68,6 +78,7 @@ class Dataset(BaseDataset):
             raise IndexError(f"Row {index} of a data set of {length} rows.")
         return self.__getitems__([int(index) % length])[0]
 
+    @remote_function(execute="first", collect="first", sync=True, lazy_collect=False)
     def __getitems__(self, indices: Sequence[int]) -> list[Row]:
         """Many rows at once, each fetched once (PyTorch's data loader asks for a batch this way)."""
         return [copied(row) for row in self._rows().fetch(indices)]
@@ -76,6 +87,7 @@ class Dataset(BaseDataset):
         for start in range(0, len(self), self._rows_ahead):
             yield from self.__getitems__(range(start, min(start + self._rows_ahead, len(self))))
 
+    @remote_function(execute="first", collect="first", sync=True, lazy_collect=False)
     def where(self, index: int) -> str:
         """Where the row at ``index`` came from, as errors say it: ``row 17 of 'ms://swift/self-cognition'``."""
         return self._rows().where(index)
@@ -92,7 +104,7 @@ class Dataset(BaseDataset):
             DataError: the source can't be read, or has no such subset or split.
         """
         meta = dataset_meta if isinstance(dataset_meta, DatasetMeta) else DatasetMeta(str(dataset_meta))
-        self._parts.append(_Part(meta, open_rows(meta, **options)))
+        self._open(meta, options)
         return self
 
     def map(
@@ -116,7 +128,8 @@ class Dataset(BaseDataset):
         """
         function = make_component("preprocessor", preprocess_func, **config)
         takes_lists = isinstance(function, Preprocessor) if batched is None else batched or isinstance(function, Preprocessor)
-        return self._apply(MapStep(function, batched=takes_lists), dataset_meta)
+        self._apply(MapStep(function, batched=takes_lists), dataset_meta)
+        return self
 
     def filter(self, filter_func: object, *, dataset_meta: DatasetMeta | str | None = None, **config: Any) -> Self:
         """Keep the rows for which ``filter_func`` is true: a ``Filter``, a class, name or reference of one, or a function of a row.
@@ -125,7 +138,8 @@ class Dataset(BaseDataset):
             DataError: it fails on a row; names the row and its fields. The data set is as before.
         """
         function: Filter | Callable[[Row], Any] = make_component("filter", filter_func, **config)
-        return self._apply(FilterStep(function), dataset_meta)
+        self._apply(FilterStep(function), dataset_meta)
+        return self
 
     def encode(self, add_generation_prompt: bool = False, num_proc: int | None = None) -> Self:
         """Turn trajectories into features with the template. Columns beside ``messages`` and ``tools`` are carried along.
@@ -141,7 +155,8 @@ class Dataset(BaseDataset):
         if num_proc is not None and num_proc < 1:
             raise ConfigError(f"num_proc has to be at least 1, not {num_proc}.")
         step = EncodeStep(self._need_template("encode"), add_generation_prompt=add_generation_prompt)
-        return self._apply(step, None, num_proc or 1)
+        self._apply(step, None, num_proc or 1)
+        return self
 
     def check(self) -> Self:
         """Drop the rows that the template can't encode.
@@ -149,7 +164,8 @@ class Dataset(BaseDataset):
         Raises:
             ConfigError: no template was set.
         """
-        return self._apply(CheckStep(self._need_template("check")), None)
+        self._apply(CheckStep(self._need_template("check")), None)
+        return self
 
     def mix_dataset(
         self,
@@ -168,9 +184,7 @@ class Dataset(BaseDataset):
         Raises:
             ConfigError: the probabilities don't fit the sources.
         """
-        parts = [part.rows for part in self._parts]
-        rows = mixed(parts, probabilities, seed, stopping_strategy) if interleave else concatenated(parts)
-        self._parts = [_Part(None, rows)]
+        self._mix(interleave, probabilities, seed, stopping_strategy)
         return self
 
     def cast_column(self, column: str, feature: Any) -> Self:
@@ -179,10 +193,10 @@ class Dataset(BaseDataset):
         Raises:
             DataError: there is no such column, or a value doesn't fit the type.
         """
-        for part, rows in [(part, with_column_cast(part.rows, column, feature)) for part in self._parts]:
-            part.rows = rows
+        self._cast(column, feature)
         return self
 
+    @remote_function(execute="first", collect="first", sync=True, lazy_collect=False)
     def save_as(self, path: str | Path) -> Path:
         """Write all rows to ``path``: .jsonl, .json, .csv or .parquet by its suffix; without one a folder for ``load_from_disk``.
 
@@ -193,11 +207,28 @@ class Dataset(BaseDataset):
         """
         return save_rows(self._rows(), Path(path))
 
-    def _apply(self, step: Step, dataset_meta: DatasetMeta | str | None, processes: int = 1) -> Self:
+    # What follows runs where the rows are. It returns no data set: that would be sent to whoever holds the stand-in.
+
+    @remote_function(execute="first", collect="first", sync=True, lazy_collect=False)
+    def _open(self, meta: DatasetMeta, options: dict[str, Any]) -> None:
+        self._parts.append(_Part(meta, open_rows(meta, **options)))
+
+    @remote_function(execute="first", collect="first", sync=True, lazy_collect=False)
+    def _apply(self, step: Step, dataset_meta: DatasetMeta | str | None, processes: int = 1) -> None:
         parts = self._parts if dataset_meta is None else [self._part_of(dataset_meta)]
         for part, rows in [(part, self._applied(step, part.rows, processes)) for part in parts]:
             part.rows = rows
-        return self
+
+    @remote_function(execute="first", collect="first", sync=True, lazy_collect=False)
+    def _mix(self, interleave: bool, probabilities: Sequence[float] | None, seed: int, stopping_strategy: StoppingStrategy) -> None:
+        parts = [part.rows for part in self._parts]
+        rows = mixed(parts, probabilities, seed, stopping_strategy) if interleave else concatenated(parts)
+        self._parts = [_Part(None, rows)]
+
+    @remote_function(execute="first", collect="first", sync=True, lazy_collect=False)
+    def _cast(self, column: str, feature: Any) -> None:
+        for part, rows in [(part, with_column_cast(part.rows, column, feature)) for part in self._parts]:
+            part.rows = rows
 
     def _applied(self, step: Step, rows: Rows, processes: int) -> Rows:
         """``rows`` after ``step``; a lazy data set only notes it."""

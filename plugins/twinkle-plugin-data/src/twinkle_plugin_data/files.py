@@ -74,9 +74,9 @@ def read_file(path: Path, *, name: str) -> Rows:
         raise DataError(f"{path} is no data file that can be read. Suffixes that can: {', '.join(READERS)}.") from None
     try:
         return reader(path, name)
-    except (ValueError, OSError) as error:  # Arrow's and JSON's errors are ValueErrors
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except (ValueError, OSError, KeyError) as error:  # what JSON and Arrow raise; KeyError: two columns of one name
         raise DataError(f"{path} can't be read as {path.suffix}: {error}") from error
 
 
@@ -101,6 +101,9 @@ def rows_from_memory(data: Any, *, name: str) -> Rows:
     if hasattr(data, "column_names") and hasattr(data, "with_format") and hasattr(data, "__len__"):
         return ArrowRows(data.with_format(None), name=name)
     if isinstance(data, dict):
+        single = [column for column, values in data.items() if not hasattr(values, "__len__")]
+        if single:
+            raise DataError(f"Column {single[0]!r} of {name!r} holds {data[single[0]]!r:.60}; it needs one value for each row.")
         lengths = {column: len(values) for column, values in data.items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"The columns of {name!r} differ in length: {lengths}.")
@@ -120,7 +123,11 @@ def _read_csv(path: Path, name: str) -> Rows:
     import pyarrow.csv
 
     parse = pyarrow.csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",", newlines_in_values=True)
-    return _from_table(pyarrow.csv.read_csv(path, parse_options=parse), name)
+    table = pyarrow.csv.read_csv(path, parse_options=parse, read_options=pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK))
+    for field in table.schema:
+        if pyarrow.types.is_binary(field.type):  # what Arrow makes of text that it can't decode
+            raise DataError(f"{path} can't be read as {path.suffix}: column {field.name!r} isn't UTF-8. Convert the file.")
+    return _from_table(table, name)
 
 
 def _read_parquet(path: Path, name: str) -> Rows:
@@ -131,8 +138,13 @@ def _read_parquet(path: Path, name: str) -> Rows:
 
 def _read_arrow(path: Path, name: str) -> Rows:
     import datasets
+    import pyarrow
 
-    return ArrowRows(datasets.Dataset.from_file(str(path)), name=name)
+    with path.open("rb") as file:
+        streamed = file.read(len(_ARROW_FILE)) != _ARROW_FILE
+    if streamed:
+        return ArrowRows(datasets.Dataset.from_file(str(path)), name=name)
+    return _from_table(pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all(), name)
 
 
 def _read_text(path: Path, name: str) -> Rows:
@@ -149,6 +161,8 @@ def _from_table(table: Any, name: str) -> Rows:
 _ENVELOPES = ("data", "rows", "examples")
 _NEWLINE = ord("\n")
 _WHITE_SPACE = np.frombuffer(b" \t\r\n", np.uint8)
+_ARROW_FILE = b"ARROW1"  # the file format begins so, which has an index at its end; the stream, that `datasets` writes, doesn't
+_CSV_BLOCK = 1 << 26  # bytes read in one go: a row can't be longer
 _SCAN_BLOCK = 1 << 26  # bytes looked at in one go for line ends: bounds the memory that a large file takes
 
 READERS: dict[str, Callable[[Path, str], Rows]] = {

@@ -67,7 +67,11 @@ def _write_json(rows: Rows, path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
         separator = "[\n" if as_list else ""
         for row in _plain_rows(rows):
-            file.write(separator + json.dumps(row, ensure_ascii=False))
+            try:
+                text = json.dumps(row, ensure_ascii=False)
+            except TypeError as error:
+                raise DataError(f"These rows can't be saved as {path.suffix}: {error}. Save as .parquet.") from error
+            file.write(separator + text)
             separator = ",\n" if as_list else "\n"
         file.write(("\n]\n" if len(rows) else "[]\n") if as_list else "\n" * bool(len(rows)))
 

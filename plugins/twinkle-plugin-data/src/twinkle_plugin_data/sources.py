@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from twinkle.dataset import DatasetMeta
 from twinkle.errors import ConfigError, DataError
 from twinkle_plugin_data.files import READERS, read_file, rows_from_memory
-from twinkle_plugin_data.rows import ArrowRows, Rows, SelectedRows, concatenated
+from twinkle_plugin_data.rows import ArrowRows, Indices, Rows, SelectedRows, concatenated
 
 _SPLITS = {
     "train": ("train", "training"),
@@ -56,10 +57,17 @@ def open_rows(meta: DatasetMeta, **options: Any) -> Rows:
 def _sliced(rows: Rows, meta: DatasetMeta, name: str) -> Rows:
     if meta.data_slice is None:
         return rows
-    wanted = np.fromiter(meta.data_slice, np.int64)
+    wanted = _row_numbers(meta.data_slice)
     if len(wanted) and not len(rows):
         raise DataError(f"{name!r} has no rows to slice.")
     return SelectedRows(rows, wanted % max(len(rows), 1))
+
+
+def _row_numbers(data_slice: Any) -> Indices:
+    numbers = None if isinstance(data_slice, str) or not isinstance(data_slice, Iterable) else np.asarray(list(data_slice))
+    if numbers is None or numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        raise ConfigError(f"data_slice has to be row numbers, such as range(1000) or [0, 5, 7], not {data_slice!r:.60}.")
+    return numbers.astype(np.int64)
 
 
 def _of_split(data: Any, meta: DatasetMeta) -> Any:
@@ -102,7 +110,11 @@ def _open_saved(path: Path, meta: DatasetMeta) -> Rows:
     """What ``save_to_disk`` of the ``datasets`` library left."""
     import datasets
 
-    return ArrowRows(_of_split(datasets.load_from_disk(str(path)), meta), name=meta.dataset_id)
+    try:
+        saved = datasets.load_from_disk(str(path))
+    except (ValueError, OSError, LookupError) as error:  # LookupError: a data set without rows, which leaves no file to load
+        raise DataError(f"{path} can't be read as what save_to_disk leaves: {type(error).__name__}: {error}") from error
+    return ArrowRows(_of_split(saved, meta), name=meta.dataset_id)
 
 
 def _files_of_split(folder: Path, meta: DatasetMeta) -> list[Path]:
