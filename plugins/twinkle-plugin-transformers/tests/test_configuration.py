@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import GPT2Config
 
 from twinkle import DeviceMesh
 from twinkle.errors import ComponentNotFoundError, ConfigError, DataError, MeshError
@@ -214,3 +215,42 @@ def test_a_processor_collates_to_the_models_device(make_model, processor):
     model = make_model()
     model.set_processor(processor)
     assert model._states.find("").processor.device == model.device
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (
+            {"input_ids": [5, 300, 6], "labels": [5, 6, 7]},
+            "Row 1 of the batch has the token 300, but the model's vocabulary has 257",
+        ),
+        ({"input_ids": [5, -1, 6], "labels": [5, 6, 7]}, "token -1"),
+        ({"input_ids": [5, 6, 7], "labels": [5, 6, 257]}, "label 257"),
+    ],
+    ids=["token", "negative", "label"],
+)
+def test_a_token_of_another_vocabulary_names_its_row(make_model, make_rows, row, told):
+    model = make_model()
+    with pytest.raises(DataError, match=told):
+        model.forward_backward(inputs=[*make_rows(1), row])
+    with pytest.raises(DataError, match="vocabulary"):
+        model.generate([{"input_ids": [300]}])
+
+
+def test_a_row_longer_than_a_table_of_positions_is_refused(lora):
+    model = TransformersModel(config=GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=2, n_positions=8))
+    model.add_adapter_to_model("default", lora(target_modules=["c_attn"], fan_in_fan_out=True))
+    fits, longer = ({"input_ids": [3] * length, "labels": [3] * length} for length in (8, 9))
+    assert float(model.forward_backward(inputs=[fits])["loss"]) > 0
+    with pytest.raises(DataError, match="9 tokens, but the model has 8 positions"):
+        model.forward_backward(inputs=[longer])
+
+
+def test_a_row_longer_than_a_rotary_model_was_made_for_is_told_once(make_model, caplog):
+    model = make_model()
+    row = {"input_ids": [3] * 130, "labels": [3] * 130}
+    for _ in range(2):
+        assert float(model.forward_backward(inputs=[row])["loss"]) > 0
+    assert [record.getMessage() for record in caplog.records if "130 tokens" in record.getMessage()] == [
+        "A row has 130 tokens; the model was made for 128. Set max_length in the template to cut it."
+    ]

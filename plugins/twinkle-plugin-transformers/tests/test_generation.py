@@ -62,3 +62,16 @@ def test_generating_leaves_training_as_it_was(make_model, make_rows):
 def test_trajectories_need_a_template(make_model):
     with pytest.raises(ConfigError, match="set_template"):
         make_model().generate([{"messages": [{"role": "user", "content": "Hi"}]}])
+
+
+def test_padding_is_no_repetition(make_model):
+    """Padding has token 0's number, or any other; a shorter prompt's answer must not avoid it."""
+    model = make_model()
+    with torch.no_grad():
+        model.model.get_output_embeddings().weight[0] *= 20  # token 0 is likely, or very unlikely
+    short = [{"input_ids": [first, 5, 6]} for first in range(2, 30)]
+    params = SamplingParams(temperature=0, max_tokens=1, repetition_penalty=50.0)
+    alone = [model.generate([prompt], params)[0].sequences[0].tokens for prompt in short]
+    together = [response.sequences[0].tokens for response in model.generate([*short, {"input_ids": [7] * 12}], params)]
+    assert [0] in alone
+    assert together[:-1] == alone

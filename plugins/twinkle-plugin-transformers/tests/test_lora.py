@@ -98,3 +98,13 @@ def test_a_trained_base_layer_is_left_to_peft():
     fused.base_layer.weight.requires_grad_(True)
     fused(torch.randn(5, 24)).sum().backward()
     assert fused.base_layer.weight.grad is not None
+
+
+@pytest.mark.parametrize("part", ["base_layer", "lora_A"])
+def test_hooks_on_a_layers_parts_are_called(part):
+    _, fused = layers()
+    module = fused.base_layer if part == "base_layer" else fused.lora_A["default"]
+    called = []
+    module.register_forward_hook(lambda *_: called.append(part))
+    fused(torch.randn(5, 24))
+    assert called == [part]

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from twinkle.data_format import InputFeature, SampledSequence, SampleResponse, SamplingParams, Trajectory
+from twinkle.data_format import Batch, InputFeature, SampledSequence, SampleResponse, SamplingParams, Trajectory
 from twinkle.errors import ConfigError, DataError
+from twinkle_plugin_transformers.inputs import InputCheck
 
 
 @torch.no_grad()
@@ -26,7 +27,7 @@ def generate(
 
     Raises:
         ConfigError: an input is a trajectory and there is no template.
-        DataError: an input has no tokens.
+        DataError: an input has no tokens, or one that isn't in the vocabulary.
     """
     prompts = [_prompt_ids(row, template, place) for place, row in enumerate(inputs)]
     if not prompts:
@@ -59,8 +60,10 @@ def _sample(
     ids = torch.zeros(len(prompts), width, dtype=torch.int64)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
+        ids[row] = prompt[0]  # padding is hidden from the model, but a repetition penalty looks at every token
         ids[row, width - len(prompt) :] = torch.tensor(prompt)
         mask[row, width - len(prompt) :] = 1
+    InputCheck(base)(Batch(input_ids=ids))
     stops = _stop_ids(base, params)
     generated = base.generate(
         input_ids=ids.to(device),

@@ -83,8 +83,8 @@ def score_labels(hidden: Tensor, labels: Tensor, head: nn.Module, needs: Needs, 
 
 def is_frozen_linear(head: nn.Module) -> bool:
     """Whether ``head`` is exactly ``nn.Linear`` with nothing to train in it, and no hooks that would be passed over."""
-    plain = type(head) is nn.Linear and not head._forward_hooks and not head._forward_pre_hooks
-    return plain and not any(parameter.requires_grad for parameter in head.parameters())
+    hooks = (head._forward_hooks, head._forward_pre_hooks, head._backward_hooks, head._backward_pre_hooks)
+    return type(head) is nn.Linear and not any(hooks) and not any(parameter.requires_grad for parameter in head.parameters())
 
 
 def scores_of_logits(logits: Tensor, labels: Tensor, needs: Needs) -> LabelScores:

@@ -2,7 +2,7 @@
 
 PEFT's own layer makes four intermediate tensors of the output's size (product, scaled product, sum, and the scaled gradient);
 this one makes none beside the output, and never computes a gradient for the frozen base weight. Where a layer does more than
-plain LoRA (DoRA and other variants, dropout, several adapters, merged weights, a quantised base) PEFT's own forward runs.
+plain LoRA (DoRA and other variants, dropout, several adapters, merged weights, a quantised base, hooks) PEFT's own forward runs.
 Leans on PEFT for injection, state and everything else about its layers; knows nothing of models.
 """
 
@@ -74,10 +74,17 @@ class FusedLoraLinear(LoraLinear):
         base = self.base_layer
         if type(base) is not nn.Linear or base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):
             return None
+        if any(_has_hooks(part) for part in (base, self.lora_A[adapter], self.lora_B[adapter])):
+            return None
         dropout = self.lora_dropout[adapter]
         if not isinstance(dropout, nn.Identity) and dropout.training and dropout.p > 0:
             return None
         return adapter
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether somebody hooked on to a layer, whom the fused product would pass over."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
 
 
 def fuse_lora_layers(module: nn.Module) -> int:

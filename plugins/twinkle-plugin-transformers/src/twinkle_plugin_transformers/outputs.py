@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from twinkle.data_format import IGNORE_INDEX, Batch, ModelOutput
 from twinkle.errors import ConfigError, DataError
 from twinkle_plugin_transformers.head import LabelScores, Needs, score_labels, scores_of_logits
+from twinkle_plugin_transformers.inputs import InputCheck
 from twinkle_plugin_transformers.precision import Precision
 
 _MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
@@ -27,6 +28,7 @@ class ForwardPass:
         self.base = base
         self.precision = precision
         self._splits: bool | None = None
+        self._check = InputCheck(base)
 
     def __call__(self, batch: Batch, needs: Needs, *, graded: Needs | None = None, temperature: float = 1.0) -> ModelOutput:
         """The outputs that ``needs`` names, for ``batch`` on the model's device.
@@ -35,13 +37,14 @@ class ForwardPass:
         ``temperature`` divides the logits (and so acts on every output but ``logits`` themselves).
 
         Raises:
-            DataError: something is needed at labels, and the batch has none.
+            DataError: something is needed at labels, and the batch has none; or its numbers aren't this model's.
         """
         if temperature <= 0:
             raise ConfigError(f"temperature has to be positive, not {temperature}.")
         labels = batch.get("labels")
         if needs.per_label and labels is None:
             raise DataError("These rows have no labels, so there is nothing to give log-probabilities of. Encode them with labels.")
+        self._check(batch)
         inputs: dict[str, Any] = {name: batch[name] for name in _MODEL_INPUTS if batch.get(name) is not None}  # type: ignore[literal-required]
         with self.precision.context():
             if needs.logits or not self._head_splits():
