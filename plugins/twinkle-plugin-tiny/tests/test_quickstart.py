@@ -84,6 +84,29 @@ def test_the_loss_curve_is_a_png(ran):
     assert [path.name for path in ran.output.iterdir() if path.name.startswith(".")] == []
 
 
+def test_it_computes_in_one_thread_and_leaves_the_setting_as_it_was(tmp_path, monkeypatch):
+    import torch
+
+    during = []
+    monkeypatch.setattr(command, "_run", lambda settings, console: during.append(torch.get_num_threads()) or {})
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        invoke("--output", str(tmp_path))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert during == [1]
+
+
+def test_nothing_but_the_report_reaches_the_output(tmp_path):
+    program = "from twinkle.cli import main; main()"
+    command = [sys.executable, "-c", program, "quickstart", "--steps", "1", "--output", str(tmp_path), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["steps"] == 1
+    assert "Loading weights" not in done.stderr
+
+
 def test_the_same_seed_gives_the_same_losses_and_another_one_others(ran, tmp_path):
     def losses(seed: int) -> list[float]:
         with use_runtime(None):
@@ -114,7 +137,7 @@ def test_without_a_terminal_it_prints_plain_lines(tmp_path):
     assert f"Loss curve: {tmp_path / 'loss.png'}\n" in result.output
 
 
-@pytest.mark.parametrize("steps", [1, 3, 10, 160])
+@pytest.mark.parametrize("steps", [1, 3, 10, 120])
 def test_lines_of_progress_are_few_and_end_with_the_last_step(steps):
     console = Console(file=io.StringIO(), force_terminal=False)
     with command._progress(console, steps) as on_step:

@@ -18,10 +18,10 @@ MODEL = "tiny://models/twinkle-tiny-qwen3"
 DATA = "tiny://data/self-cognition"
 QUESTIONS = ("Who are you?", "What is your name?", "Who developed you?")
 
-# Chosen with a plain PEFT loop and three names, by whether the answers to six questions held name and author: 160 steps of 8 rows
-# at 1e-3 had all right; 100 at 5e-4 missed some; 150 at 2e-3 had all right, but garbled the capital of France. Then checked here
-# on QUESTIONS: eight names at one seed and two of them at three more in all, all right; a Chinese name, right after 500 steps.
-STEPS = 160
+# The rate was chosen with a plain PEFT loop and three names: 100 steps of 8 rows at 5e-4 missed some, 150 at 2e-3 garbled the
+# capital of France. The steps were chosen here, by whether the answers to QUESTIONS held name and author: 120 had all right in
+# five runs (four names, four seeds), in two thirds of the time of 160. A Chinese name takes 500.
+STEPS = 120
 _BATCH_SIZE = 8
 _LEARNING_RATE = 1e-3
 _WARMUP_STEPS = 5
