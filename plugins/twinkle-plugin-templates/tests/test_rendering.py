@@ -29,6 +29,26 @@ def test_renders_what_apply_chat_template_renders(tokenizer, source):
     assert template.with_spans(CHAT)[0] == expected
 
 
+CALL = [{"role": "user", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "add"}}]}]
+
+
+def test_a_tool_call_without_content_has_empty_text_where_the_template_needs_text():
+    template = ChatTemplate("{% for m in messages %}[{{ m.content + '|' }}{{ m.tool_calls is defined }}]{% endfor %}", {})
+    assert template(CALL) == "[x|False][|True]"
+    assert CALL[1]["content"] is None
+
+
+def test_a_template_that_knows_of_messages_without_content_sees_that_there_is_none():
+    template = ChatTemplate("{% for m in messages %}[{{ m.content is none }}]{% endfor %}", {})
+    assert template(CALL) == "[False][True]"
+
+
+def test_a_template_that_refuses_a_tool_call_in_any_case_says_why_in_its_own_words():
+    template = ChatTemplate("{{ raise_exception('no tools here') }}", {})
+    with pytest.raises(DataError, match="refused it: TemplateError: no tools here"):
+        template(CALL)
+
+
 @pytest.mark.parametrize(
     "source",
     [

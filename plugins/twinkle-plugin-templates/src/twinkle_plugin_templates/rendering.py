@@ -102,6 +102,10 @@ class ChatTemplate:
                 messages=messages, tools=tools, documents=None, add_generation_prompt=add_generation_prompt, **self.variables
             )
         except Exception as error:  # a template may fail in any way: its arithmetic runs on the row's own data
+            # An assistant's call of a tool often has no content; templates that don't expect that take empty text.
+            spoken = [{**message, "content": ""} if message.get("content") is None else message for message in messages]
+            if spoken != list(messages):
+                return self._call(render, spoken, tools, add_generation_prompt)
             raise DataError(f"the chat template refused it: {type(error).__name__}: {error}") from error
 
 
