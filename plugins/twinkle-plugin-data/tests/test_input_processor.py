@@ -258,3 +258,11 @@ def test_padding_adds_no_label_and_no_weight(rows, processor):
     batch = processor(rows)
     assert (batch["labels"] != IGNORE_INDEX).sum() == sum((each["labels"][1:] != IGNORE_INDEX).sum() for each in rows)
     np.testing.assert_allclose(batch["loss_weights"].sum(), sum(each["loss_weights"][1:].sum() for each in rows), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_tensors_that_a_model_gave_are_taken_by_their_numbers(dtype):
+    logps = torch.tensor([-0.5, -1.5], dtype=dtype, requires_grad=True)
+    batch = InputProcessor(token_fields=["old_logps"])([{"input_ids": torch.tensor([1, 2]), "old_logps": logps}])
+    assert batch["old_logps"].tolist() == [[-0.5, -1.5]]
+    assert (batch["old_logps"].dtype, batch["old_logps"].requires_grad) == (torch.float32, False)

@@ -87,7 +87,7 @@ class InputProcessor(Processor):
         """The token fields of a row as arrays, hidden tokens taken out, labels and weights shifted."""
         if "input_ids" not in row:
             raise DataError(f"Row {place} of the batch has no 'input_ids'. Its fields: {', '.join(row) or 'none'}. Was it encoded?")
-        fields = {name: np.asarray(row[name]) for name in self._token_fields if row.get(name) is not None}
+        fields = {name: _numbers(row[name]) for name in self._token_fields if row.get(name) is not None}
         length = len(fields["input_ids"])
         for name, values in fields.items():
             if values.shape != (length,):
@@ -142,6 +142,14 @@ class InputProcessor(Processor):
         return done
 
 
+def _numbers(values: Any) -> Array:
+    """``values`` as an array; a tensor (what a model gave: on its device, in its format, with a graph) by its numbers alone."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        return np.asarray(values.float() if values.dtype == torch.bfloat16 else values)  # numpy has no bfloat16
+    return np.asarray(values)
+
+
 def _shifted(fields: Fields) -> Fields:
     """``fields`` with position ``t`` of labels and weights moved to ``t - 1``, inside each sequence of the row."""
     for name, nothing in (("labels", IGNORE_INDEX), ("loss_weights", 0)):
@@ -184,7 +192,7 @@ def _joined(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Fields:
     for name in names:
         have = [name in row for row in rows]
         if all(have):
-            joined[name] = np.concatenate([np.asarray(row[name]) for row in rows])
+            joined[name] = np.concatenate([_numbers(row[name]) for row in rows])
         elif any(have):
             raise DataError(f"Row {have.index(False)} of the batch has no {name!r}, which other rows have.")
     return joined
