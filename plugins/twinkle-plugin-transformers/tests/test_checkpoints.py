@@ -300,3 +300,9 @@ def test_a_writer_at_work_is_left_alone(make_model, tmp_path):
 
     write_folder(tmp_path / "last", meanwhile)
     assert (tmp_path / "last" / "mine").read_text() == "still here"
+
+
+def test_a_checkpoint_that_is_not_there_is_named(make_model, tmp_path):
+    for name, options in ((tmp_path / "gone", {}), ("gone", {"output_dir": tmp_path})):
+        with pytest.raises(CheckpointError, match=r"no checkpoint at .*gone"):
+            make_model().load(name, **options)

@@ -60,6 +60,48 @@ def train(batches: list[list[dict[str, Any]]], adapter: bool, folder: str) -> di
     }
 
 
+def interrupt(batches: list[list[dict[str, Any]]], folder: str) -> tuple[list[float], list[float]]:
+    """The losses of a rank after a checkpoint, gone on from and resumed, with dropout."""
+    from peft import LoraConfig
+    from transformers import Qwen3Config
+
+    from twinkle.model import TransformersModel
+    from twinkle.runtime import current_runtime
+
+    runtime = current_runtime()
+
+    def build() -> TransformersModel:
+        torch.manual_seed(runtime.rank)
+        model = TransformersModel(config=Qwen3Config(**OPTIONS))
+        model.add_adapter_to_model("default", LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.4))
+        model.set_optimizer("AdamW", lr=1e-2)
+        return model
+
+    def train_on(model: TransformersModel) -> list[float]:
+        losses = []
+        for rows in batches:
+            output = model.forward_backward(inputs=rows[runtime.device_mesh.get_slice(len(rows), runtime.rank)])
+            losses.append(float(output["loss"]))
+            model.clip_grad_and_step()
+        return losses
+
+    straight = build()
+    train_on(straight)
+    path = straight.save("middle", output_dir=folder)
+    rest = train_on(straight)
+    resumed = build()
+    resumed.resume_from_checkpoint(path)
+    return rest, train_on(resumed)
+
+
+def test_every_rank_goes_on_exactly_where_it_stopped(make_rows, tmp_path):
+    (rest, again), (other_rest, other_again) = run_ranks(
+        interrupt, 2, [make_rows(4, seed=seed) for seed in range(3)], str(tmp_path), preload=PRELOAD
+    )
+    assert (rest, other_rest) == (again, other_again)
+    assert rest != other_rest
+
+
 def fail_to_save(folder: str) -> str:
     from transformers import Qwen3Config
 

@@ -1,7 +1,8 @@
 """Loading the base model: from a folder or hub reference, or with random weights from a configuration.
 
-Turns what went wrong into errors that name the reference. Code from model repositories is
-never run unless the caller says so with Transformers' own ``trust_remote_code``. Knows nothing of adapters or training.
+Turns what went wrong into errors that name the reference, and takes no weights that are damaged, incomplete or pickled. Code from
+model repositories runs only where the caller asks for it (``trust_remote_code``) and the registry's door allows it. Knows nothing of
+adapters or training.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from twinkle.errors import ConfigError
 from twinkle_plugin_transformers.precision import Precision
@@ -46,22 +48,62 @@ def load_base_model(
     ``from_pretrained`` or ``from_config``.
 
     Raises:
-        ConfigError: neither folder nor configuration was given, or Transformers refuses them.
+        ConfigError: neither folder nor configuration was given, Transformers refuses them, or the folder's weights are damaged or
+            incomplete; names the file or the tensors.
+        TrustError: ``trust_remote_code`` was asked for, and nothing allows the model's own code to be executed.
     """
     if folder is None and config is None:
         raise ConfigError("A model needs a model_id (a folder or hub reference) or a config (for random weights).")
+    # Never asked on a terminal, and never a pickle: both are decided here, not by what a repository holds.
+    options = {"trust_remote_code": False, **options}
+    if options["trust_remote_code"]:
+        _authorize_own_code(folder if folder is not None else config)
+    source = folder if folder is not None else type(config).__name__
     try:
         if folder is not None:
-            extra = {} if config is None else {"config": _resolve_config(config)}
-            model = model_cls.from_pretrained(folder, dtype=precision.weights, **extra, **options)
+            model = _saved_model(model_cls, folder, config, precision.weights, options)
         else:
             model = _random_model(model_cls, _resolve_config(config), precision.weights, seed, options)
+    except SafetensorError as error:
+        raise ConfigError(f"The model can't be loaded from {source}: {_damaged_files(folder)}: {error}. Fetch it again.") from error
     except (OSError, ValueError, TypeError, KeyError) as error:
-        source = folder if folder is not None else type(config).__name__
         raise ConfigError(f"The model can't be loaded from {source}: {error}") from error
     model = model.to(device)
     model.eval()
     return model
+
+
+def _authorize_own_code(source: object) -> None:
+    """Code that a model's repository brings passes the one door that all code from hubs passes."""
+    from twinkle.component import default_registry
+    from twinkle_registry.trust import LoadRequest
+
+    default_registry().authorize(LoadRequest("hub", f"{source} (trust_remote_code)", "model", repository=str(source)))
+
+
+def _saved_model(model_cls: Any, folder: Path, config: Any, dtype: torch.dtype, options: Mapping[str, Any]) -> Any:
+    extra = {} if config is None else {"config": _resolve_config(config)}
+    model, loading = model_cls.from_pretrained(
+        folder, dtype=dtype, output_loading_info=True, **{"use_safetensors": True, **extra, **options}
+    )
+    missing = sorted(loading["missing_keys"])
+    if missing and model.can_generate():  # a language model has no new head that training would have to make
+        shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        raise ValueError(
+            f"its weights lack {len(missing)} tensors of this architecture: {shown}. Training would start from noise there."
+        )
+    return model
+
+
+def _damaged_files(folder: Path | None) -> str:
+    damaged = []
+    for file in sorted(folder.glob("*.safetensors")) if folder is not None else []:
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except SafetensorError:
+            damaged.append(file.name)
+    return f"damaged or cut short: {', '.join(damaged)}" if damaged else "its weights can't be read"
 
 
 def _random_model(model_cls: Any, config: Any, dtype: torch.dtype, seed: int, options: Mapping[str, Any]) -> Any:
@@ -80,5 +122,5 @@ def _resolve_config(config: Any) -> Any:
     if isinstance(config, PretrainedConfig):
         return config
     if isinstance(config, (str, Path)):
-        return AutoConfig.from_pretrained(download_model(str(config)))
+        return AutoConfig.from_pretrained(download_model(str(config)), trust_remote_code=False)
     raise ConfigError(f"config has to be a transformers configuration, a folder or a hub reference, not {type(config).__name__}.")

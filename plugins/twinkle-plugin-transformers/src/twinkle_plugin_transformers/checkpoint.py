@@ -18,7 +18,7 @@ from peft import PeftConfig
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from twinkle.errors import CheckpointError
+from twinkle.errors import CheckpointError, TwinkleError
 from twinkle.hub import download_model
 from twinkle_plugin_transformers.adapter import AdapterState
 from twinkle_plugin_transformers.checkpoint_folder import INDEX, first_of, read_tensors, recover_folder, verify_folder, write_folder
@@ -115,15 +115,18 @@ class Checkpoints:
 
     def _on_master(self, act: Callable[[], Any]) -> Any:
         """What ``act`` returns on the master, on every rank; or what it raises there, so that no rank waits for one that failed."""
-        result, problem = None, None
+        result: Any = None
+        problem: TwinkleError | None = None
+        failure: Exception | None = None
         if self._parallel.is_master:
             try:
                 result = act()
             except Exception as error:
-                problem = error
+                failure = error  # whatever it is stays here; what goes round has to pickle
+                problem = error if isinstance(error, TwinkleError) else CheckpointError(f"The master failed: {error!r}")
         result, problem = self._parallel.broadcast((result, problem))
         if problem is not None:
-            raise problem
+            raise failure or problem
         return result
 
     def _write_weights(self, folder: Path, state: AdapterState) -> None:

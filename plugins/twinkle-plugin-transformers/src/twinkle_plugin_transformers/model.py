@@ -427,7 +427,8 @@ class TransformersModel(TwinkleModel):
             CheckpointError: it is missing, cut short or another model's; names the file. Nothing was changed.
         """
         _refuse("load", kwargs)
-        folder = Path(name) if output_dir is None and Path(name).is_dir() else checkpoint_path(str(name), output_dir)
+        is_path = output_dir is None and (Path(name).is_dir() or Path(name).name != str(name))
+        folder = Path(name) if is_path else checkpoint_path(str(name), output_dir)
         self._checkpoints.read(folder, self._states.find(adapter_name), training=load_optimizer)
 
     @remote_function(collect="first")

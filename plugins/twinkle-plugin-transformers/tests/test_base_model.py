@@ -1,0 +1,64 @@
+"""The base model's folder: weights that are damaged, incomplete or pickled are refused, and a repository's code doesn't run."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, Qwen3Config
+
+from twinkle.errors import ConfigError, TrustError
+from twinkle.model import TransformersModel
+
+
+@pytest.fixture
+def folder(config: Qwen3Config, tmp_path: Path) -> Path:
+    saved = tmp_path / "base"
+    AutoModelForCausalLM.from_config(config).save_pretrained(saved)
+    return saved
+
+
+def test_a_whole_folder_loads_with_the_weights_in_it(folder: Path):
+    weights = load_file(folder / "model.safetensors")
+    loaded = TransformersModel(model_id=str(folder), mixed_precision="no").get_state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in weights.items())
+
+
+@pytest.mark.parametrize("kept", [0, 8, 2000])
+def test_a_cut_file_is_named(folder: Path, kept: int):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:kept])
+    with pytest.raises(ConfigError, match=r"base.*model\.safetensors"):
+        TransformersModel(model_id=str(folder))
+
+
+def test_weights_that_lack_a_tensor_are_refused_by_its_name(folder: Path):
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=r"lack 1 tensors.*model\.layers\.1\.mlp\.up_proj\.weight"):
+        TransformersModel(model_id=str(folder))
+
+
+def test_pickled_weights_are_refused(folder: Path):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match="safetensors"):
+        TransformersModel(model_id=str(folder))
+
+
+@pytest.mark.parametrize("asked", [None, False, True])
+def test_code_in_a_models_repository_does_not_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool | None
+):
+    monkeypatch.delenv("TWINKLE_TRUST_REMOTE_CODE", raising=False)
+    mark = tmp_path / "executed"
+    (folder / "modeling_evil.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
+    settings = json.loads((folder / "config.json").read_text())
+    settings |= {"model_type": "evil", "auto_map": {"AutoConfig": "modeling_evil.C", "AutoModelForCausalLM": "modeling_evil.M"}}
+    (folder / "config.json").write_text(json.dumps(settings))
+    options = {} if asked is None else {"trust_remote_code": asked}
+    with pytest.raises(TrustError if asked else ConfigError, match="trust_remote_code"):
+        TransformersModel(model_id=str(folder), **options)
+    assert not mark.exists()
