@@ -1,8 +1,8 @@
 """Loading the base model: from a folder or hub reference, or with random weights from a configuration.
 
 Turns what went wrong into errors that name the reference, and takes no weights that are damaged, incomplete or pickled. Code from
-model repositories runs only where the caller asks for it (``trust_remote_code``) and the registry's door allows it. Knows nothing of
-adapters or training.
+model repositories runs only where the caller asks for it (``trust_remote_code``) and the registry's door allows it. Knows nothing
+of adapters or training.
 """
 
 from __future__ import annotations
