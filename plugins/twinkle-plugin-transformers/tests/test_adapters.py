@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+from peft import get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from twinkle.errors import AdapterError, CheckpointError, ConfigError, TwinkleError
@@ -203,3 +206,24 @@ def test_what_was_chosen_before_the_first_adapter_holds_for_it(config, lora, mak
     model.add_adapter_to_model("default", lora())
     model.forward_backward(inputs=make_rows(2))
     assert "accuracy" in model.calculate_metric(is_training=True)
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same base", "another base"])
+def test_copies_of_the_base_model_in_an_adapters_file_are_for_the_same_base_model(config, lora, tmp_path, same):
+    config.tie_word_embeddings = False
+    model = TransformersModel(config=config)
+    base = copy.deepcopy(model.model)
+    if not same:
+        with torch.no_grad():
+            base.lm_head.weight.add_(1)
+    adapted = get_peft_model(base, lora(target_modules=["q_proj", "lm_head"], init_lora_weights=False))
+    adapted.save_pretrained(tmp_path, save_embedding_layers=True)
+    assert any(".base_layer." in name for name in load_file(tmp_path / "adapter_model.safetensors"))
+    if same:
+        model.add_adapter_to_model("default", tmp_path)
+        assert model.get_state_dict().keys() == get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
+    else:
+        before = snapshot(model)
+        with pytest.raises(CheckpointError, match="base_layer"):
+            model.add_adapter_to_model("default", tmp_path)
+        assert_unchanged(before, model)

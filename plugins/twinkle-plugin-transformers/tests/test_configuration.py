@@ -254,3 +254,11 @@ def test_a_row_longer_than_a_rotary_model_was_made_for_is_told_once(make_model, 
     assert [record.getMessage() for record in caplog.records if "130 tokens" in record.getMessage()] == [
         "A row has 130 tokens; the model was made for 128. Set max_length in the template to cut it."
     ]
+
+
+def test_a_loss_that_was_set_after_the_pass_says_what_it_lacks(make_model, make_rows):
+    model = make_model()
+    model.forward(inputs=make_rows(1))
+    model.set_loss(Everything)
+    with pytest.raises(ConfigError, match=r"Everything needs logits, mean_logps, entropies.*set the loss before"):
+        model.calculate_loss()

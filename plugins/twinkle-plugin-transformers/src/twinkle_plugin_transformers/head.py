@@ -53,6 +53,10 @@ class Needs:
     def __or__(self, other: Needs) -> Needs:
         return Needs(**{name: getattr(self, name) or getattr(other, name) for name in self.__dataclass_fields__})
 
+    def names(self) -> list[str]:
+        """What is asked for, by name."""
+        return [name for name in self.__dataclass_fields__ if getattr(self, name)]
+
     @property
     def per_label(self) -> bool:
         """Whether anything is asked for that needs the head at labelled positions."""

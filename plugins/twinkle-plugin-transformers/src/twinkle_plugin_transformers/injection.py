@@ -57,6 +57,7 @@ class AdapterSet:
                 else:
                     self.peft.add_adapter(peft_name, config)
             if weights is not None:
+                weights = self._without_base_weights(weights)
                 self.check_state(name, weights, source)
                 self.load_state(name, weights)
             self.peft.set_adapter(peft_name)
@@ -68,6 +69,16 @@ class AdapterSet:
         fuse_lora_layers(self.base)
         self._active = name
         return [parameter for parameter in self.base.parameters() if parameter.requires_grad]
+
+    def _without_base_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """``weights`` without copies of the base model's own, which PEFT also writes where an adapter touches embedding or head."""
+        own = self.base.state_dict()
+
+        def is_copy(name: str, value: Tensor) -> bool:
+            mine = own.get(name.removeprefix("base_model.model."))
+            return ".base_layer." in name and mine is not None and torch.equal(mine, value.to(mine))
+
+        return {name: value for name, value in weights.items() if not is_copy(name, value)}
 
     def _check_config(self, name: str, config: PeftConfig) -> None:
         if not isinstance(config, PeftConfig):

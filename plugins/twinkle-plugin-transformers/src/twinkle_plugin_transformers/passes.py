@@ -122,15 +122,21 @@ class Passes:
         """The loss of a pass, kept with it. ``kwargs`` go to the loss, over those of the pass.
 
         Raises:
-            ConfigError: what the loss returned is no ``LossOutput``.
+            ConfigError: the pass was made for another loss, or what the loss returned is no ``LossOutput``.
         """
         if passed.batch is None:
             return LossOutput(loss=torch.zeros(()), num_tokens=0.0)
+        name = getattr(state.loss, "__name__", type(state.loss).__name__)
+        if missing := [needed for needed in state.loss_needs().names() if needed not in passed.outputs]:
+            raise ConfigError(
+                f"The loss {name} needs {', '.join(missing)}, which the last forward pass didn't give: set the loss before the "
+                f"forward pass, and give rows with labels."
+            )
         found = state.loss(passed.batch, passed.outputs, **{**passed.loss_kwargs, **kwargs})
         if not isinstance(found, Mapping) or not {"loss", "num_tokens"} <= found.keys() or not _is_scalar(found["loss"]):
             raise ConfigError(
-                f"The loss {getattr(state.loss, '__name__', type(state.loss).__name__)} has to return LossOutput(loss=…, "
-                f"num_tokens=…): a tensor with one number, the sum, and over how many tokens it is a sum (or None)."
+                f"The loss {name} has to return LossOutput(loss=…, num_tokens=…): a tensor with one number, the sum, and over how "
+                f"many tokens it is a sum (or None)."
             )
         loss_output: Any = found
         passed.loss_output = loss_output
