@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from twinkle_registry.discovery import Found, Stamp, discover, stamp_of
 from twinkle_registry.rows import ComponentRow, PluginRow, Problem
 
-_FORMAT = 2
+_FORMAT = 3
 _KEPT_FILES = 32
 _TICK_NS = 50_000_000  # file systems round times to their clock's tick, at most some 10 ms
 _COARSE_TICK_NS = 2_000_000_000  # ... or to one or two whole seconds (FAT, HFS+, some network file systems)
@@ -33,6 +33,20 @@ Section = bytes | memoryview
 
 def _decoded(section: Section) -> Any:
     return json.loads(bytes(section))
+
+
+def _column(values: Sequence[Any]) -> Any:
+    """One column of the plugins: its values, or, where few differ, those and where each stands, which is faster to read."""
+    texts = [json.dumps(value) for value in values]
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    if len(places) > 200:
+        return list(values)
+    return {"values": [json.loads(text) for text in places], "at": [places[text] for text in texts]}
+
+
+def _rows(columns: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+    """The rows of encoded columns."""
+    return zip(*(c if isinstance(c, list) else map(c["values"].__getitem__, c["at"]) for c in columns), strict=True)
 
 
 @contextmanager
@@ -74,7 +88,7 @@ class Index:
         """Every plugin that has a valid manifest, by distribution and package."""
         with _collector_paused():
             # What PluginRow._make does, without its Python frame for each of a thousand rows.
-            return list(map(tuple.__new__, repeat(PluginRow), zip(*_decoded(self._plugins), strict=True)))
+            return list(map(tuple.__new__, repeat(PluginRow), _rows(_decoded(self._plugins))))
 
     @cached_property
     def components(self) -> list[ComponentRow]:
@@ -141,7 +155,7 @@ def _encode(folders: list[tuple[str, int | None]], found: Sequence[Found]) -> tu
     good = [entry for entry in found if entry.plugin]
     watched = sorted({file for entry in found for file in entry.watched})
     sections = [
-        list(zip(*(entry.plugin for entry in good if entry.plugin), strict=True)),  # by column: half the time to read
+        [_column(values) for values in zip(*(entry.plugin for entry in good if entry.plugin), strict=True)],
         [[place, *component] for place, entry in enumerate(good) for component in entry.components],
         [entry.problem for entry in found if entry.problem],
         [[entry.manifest, entry.stamp, entry.watched] for entry in good],
@@ -187,7 +201,7 @@ def _known(sections: Sequence[Section]) -> dict[str, Found]:
     if not sections:
         return {}
     columns, components, _, manifests = map(_decoded, sections)
-    plugins = list(zip(*columns, strict=True))
+    plugins = list(_rows(columns))
     of_plugin: list[list[Any]] = [[] for _ in plugins]
     for place, *component in components:
         of_plugin[place].append(component)
