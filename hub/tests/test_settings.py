@@ -32,6 +32,12 @@ def test_either_variable_says_offline(name):
     assert not Settings.from_environment({name: "0"}).offline
 
 
+def test_only_what_is_locked_may_be_used_where_the_environment_says_so():
+    assert Settings.from_environment({"TWINKLE_LOCKED": "1"}).locked
+    assert not Settings.from_environment({"TWINKLE_LOCKED": "false"}).locked
+    assert not Settings.from_environment({}).locked
+
+
 def test_the_environment_of_the_process_is_read_when_asked(monkeypatch):
     monkeypatch.setenv("TWINKLE_OFFLINE", "yes")
     assert Settings.from_environment().offline

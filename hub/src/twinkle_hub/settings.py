@@ -21,15 +21,17 @@ def is_set(value: str | None) -> bool:
 
 @dataclass(frozen=True)
 class Settings:
-    """Where Twinkle keeps its files, and whether it may use the network.
+    """Where Twinkle keeps its files, and what it may ask hubs for.
 
     Attributes:
         home: Twinkle's folder (``TWINKLE_HOME``; ``~/.cache/twinkle``). Absolute; it need not exist.
         offline: only use what is in a cache (``TWINKLE_OFFLINE`` or ``HF_HUB_OFFLINE``).
+        locked: only use references that the project's lock pins (``TWINKLE_LOCKED``).
     """
 
     home: Path
     offline: bool = False
+    locked: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -38,4 +40,5 @@ class Settings:
         return cls(
             home=Path(env.get("TWINKLE_HOME") or "~/.cache/twinkle").expanduser().absolute(),
             offline=is_set(env.get("TWINKLE_OFFLINE")) or is_set(env.get("HF_HUB_OFFLINE")),
+            locked=is_set(env.get("TWINKLE_LOCKED")),
         )

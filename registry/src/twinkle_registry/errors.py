@@ -13,6 +13,10 @@ class ManifestError(RegistryError, ValueError):
     """A ``twinkle.toml`` isn't valid; names file, line and key."""
 
 
+class LockError(RegistryError, ValueError):
+    """A ``twinkle.lock`` isn't valid or can't be written, or what it pins isn't what is there; names file and key, or the reference."""
+
+
 class ReferenceFormatError(RegistryError, ValueError):
     """A reference can't be read; shows what one looks like."""
 
