@@ -14,7 +14,11 @@ class ManifestError(RegistryError, ValueError):
 
 
 class LockError(RegistryError, ValueError):
-    """A ``twinkle.lock`` isn't valid or can't be written, or what it pins isn't what is there; names file and key, or the reference."""
+    """A ``twinkle.lock`` isn't valid, can't be written, or doesn't hold what is asked for; names file and key, or the reference."""
+
+
+class PolicyError(RegistryError, ValueError):
+    """A policy, the user's trust or a revocation list isn't valid or can't be written; names file, line and key."""
 
 
 class ReferenceFormatError(RegistryError, ValueError):
