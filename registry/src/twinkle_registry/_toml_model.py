@@ -1,0 +1,101 @@
+"""TOML files checked against pydantic models, with errors that name file, line and key.
+
+``parse_model`` does for policies, the trust store and revocation lists what they have in common. Knows nothing of what they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from twinkle_registry._toml import Key, key_lines, line_of, read_toml, unknown_key
+from twinkle_registry.errors import ManifestError, PolicyError
+
+
+class TomlModel(BaseModel):
+    """A table of a checked file: unknown keys and wrong types are errors, nothing is converted, nothing changes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+Model = TypeVar("Model", bound=TomlModel)
+
+
+def read_file(path: Path) -> bytes:
+    """The content of ``path``.
+
+    Raises:
+        PolicyError: it can't be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PolicyError(f"{path}: can't be read: {error.strerror or error}.") from None
+
+
+def parse_model(model: type[Model], content: bytes, source: str, *, required: Sequence[str] = ()) -> tuple[Model, dict[Key, int]]:
+    """The model that ``content`` holds, and the line of each of its keys; ``source`` is what errors call it.
+
+    Args:
+        required: keys that have to be there although the model has defaults for them.
+
+    Raises:
+        PolicyError: it isn't TOML, or doesn't fit; names file, line and key of everything that is wrong.
+    """
+    try:
+        text, data = read_toml(content, source)
+    except ManifestError as error:
+        raise PolicyError(str(error)) from None
+    missing = [key for key in required if key not in data]
+    if missing:
+        raise PolicyError("\n".join(f"{source}:1: {key}: is missing." for key in missing))
+    try:
+        return model.model_validate(data), key_lines(text)
+    except ValidationError as error:
+        details = [(detail["loc"], _explain(model, detail)) for detail in error.errors()]
+        messages = [f"{source}:{line_of(text, key)}: {_dotted(key)}: {message}." for key, message in details]
+        raise PolicyError("\n".join(messages)) from None
+
+
+def _dotted(key: Sequence[str | int]) -> str:
+    shown = ""
+    for part in key:
+        shown += f"[{part}]" if isinstance(part, int) else f".{part}" if shown else part
+    return shown or "(the whole file)"
+
+
+def _explain(model: type[BaseModel], detail: Any) -> str:
+    match detail["type"]:
+        case "extra_forbidden":
+            *parents, key = detail["loc"]
+            fields = _model_at(model, parents).model_fields
+            return unknown_key(str(key), [field.alias or name for name, field in fields.items()])
+        case "missing":
+            return "is missing"
+        case "value_error":
+            return str(detail["ctx"]["error"])
+        case "model_type":
+            message = "has to be a table"
+        case "list_type":
+            message = "has to be a list, or one string where strings are listed"
+        case _:
+            message = str(detail["msg"])[0].lower() + str(detail["msg"])[1:]
+    found = repr(detail["input"])
+    return f"{message}, and this is {found if len(found) <= 80 else found[:77] + '...'}"
+
+
+def _model_at(model: type[BaseModel], path: Sequence[str | int]) -> type[BaseModel]:
+    """The model of the table at ``path`` inside of ``model``."""
+    for part in path:
+        if isinstance(part, str):
+            inner = [model.model_fields[part].annotation]
+            while inner:
+                found = inner.pop()
+                if isinstance(found, type) and issubclass(found, BaseModel):
+                    model = found
+                    break
+                inner.extend(get_args(found))
+    return model
