@@ -262,7 +262,7 @@ class TestNotifier:
 
     def test_only_the_master_tells(self):
         kept = Kept()
-        LocalRuntime(RuntimeSettings(notifier=kept), Launch(1, 2, 1, 2)).notices.begin("here")
+        LocalRuntime(RuntimeSettings(notifier=kept), Launch(1, 2, 1, 2)).notices.begin("here", {})
         assert kept.messages == []
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -18,7 +18,10 @@ from twinkle.component import component_attributes, load_component
 from twinkle.device_group import DeviceGroup, check_groups
 from twinkle.device_mesh import DeviceMesh
 from twinkle.errors import ComponentNotFoundError, ConfigError, MissingRequirementError
+from twinkle.run_hooks import RunHooks
 from twinkle.run_notice import RunNotices
+from twinkle.run_record import RunRecord
+from twinkle.run_sources import plain_data
 from twinkle.seeding import Seeds
 
 if TYPE_CHECKING:
@@ -79,7 +82,9 @@ class Runtime(ABC):
         self.settings = settings
         self.seeds = Seeds(settings.seed, settings.full_determinism)
         self.seeds.apply()
-        self.notices = RunNotices(settings.notifier if self.is_master else None, settings.name)
+        self.record = RunRecord()
+        self.hooks = RunHooks(settings.name, is_master=lambda: self.is_master)
+        self.notices = RunNotices(settings.notifier if self.is_master else None, settings.name, self.hooks)
 
     @property
     def rank(self) -> int:
@@ -133,6 +138,11 @@ class Runtime(ABC):
     def ensure_process_group(self) -> None:
         """Have torch.distributed ready where there are other ranks; seeds torch. Whoever brings torch into a run calls it first."""
         self.seeds.apply()
+        self.start_worker()
+
+    def start_worker(self) -> None:
+        """Tell plugins, once, that this process takes part in training or sampling."""
+        self.hooks.start_worker(self.rank, self.world_size, lambda: self.device)
 
     def process_group(self, *dims: str, mesh: DeviceMesh | None = None) -> ProcessGroup | None:
         """The group of ranks that vary along ``dims`` of ``mesh`` around this one; None in a world of one.
@@ -173,6 +183,8 @@ class _Owner:
     def __init__(self) -> None:
         self.lock = RLock()
         self.runtime: Runtime | None = None
+        self.record = RunRecord()  # of what is used before there is a runtime; it becomes the first one's
+        self.by_default = False  # nobody called initialize yet
 
 
 _OWNER = _Owner()
@@ -183,7 +195,15 @@ def current_runtime() -> Runtime:
     with _OWNER.lock:
         if _OWNER.runtime is None:
             _OWNER.runtime = _make(RuntimeSettings())
+            _OWNER.runtime.record.take_over(_OWNER.record, made=True)
+            _OWNER.by_default = True
         return _OWNER.runtime
+
+
+def current_record() -> RunRecord:
+    """The bill of materials of this process's run, also where it has no runtime yet; makes none."""
+    with _OWNER.lock:
+        return _OWNER.record if _OWNER.runtime is None else _OWNER.runtime.record
 
 
 @contextmanager
@@ -191,11 +211,13 @@ def use_runtime(runtime: Runtime | None) -> Iterator[None]:
     """Have ``runtime`` be the current one for a while (None: as in a fresh process), and the earlier one again afterwards."""
     with _OWNER.lock:
         before, _OWNER.runtime = _OWNER.runtime, runtime
+        record, _OWNER.record = _OWNER.record, RunRecord()
     try:
         yield
     finally:
         with _OWNER.lock:
             made, _OWNER.runtime = _OWNER.runtime, before
+            _OWNER.record = record
         if made is not None and made is not runtime and made is not before:
             _retire(made)
 
@@ -247,9 +269,14 @@ def initialize(
     with _OWNER.lock:
         made = _make(settings)
         before, _OWNER.runtime = _OWNER.runtime, made
+        # What was used before initialize belongs to this run; an earlier run leaves it no more than what was imported.
+        made.record.take_over(_OWNER.record if before is None else before.record, made=before is None or _OWNER.by_default)
+        _OWNER.by_default = False
     if before is not None:
         _retire(before)
-    made.notices.begin(f"{settings.mode} runtime, {made.device_mesh}")
+    if not made.has_workers:
+        made.start_worker()
+    made.notices.begin(f"{settings.mode} runtime, {made.device_mesh}", _run_config(made))
     return made
 
 
@@ -269,6 +296,13 @@ def get_device_placement() -> str:
     widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
     lines += ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
     return "\n".join(lines)
+
+
+def _run_config(runtime: Runtime) -> dict[str, Any]:
+    """What a run was configured with, as plain data."""
+    given = {field.name: getattr(runtime.settings, field.name) for field in fields(runtime.settings) if field.name != "notifier"}
+    plain: dict[str, Any] = plain_data({**given, "world_size": runtime.world_size, "device_mesh": runtime.device_mesh})
+    return plain
 
 
 def _retire(runtime: Runtime) -> None:
