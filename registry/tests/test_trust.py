@@ -108,7 +108,7 @@ def test_a_grant_for_one_source_does_not_open_the_other(trusted, importable):
 def test_a_grant_is_for_one_digest(trusted, home: Path, write):
     store = ComponentStore(home)
     digest = store.add(write("focal", **{"__init__.py": "raise RuntimeError"}))
-    finder = HubFinder(store, authorize)
+    finder = HubFinder(lambda digest: (authorize(HUB), store.read(digest)))
     other = authorize(dataclasses.replace(HUB, digest="0" * 64))
     with pytest.raises(TrustError, match=f"Serving sha256:{digest} takes a Grant for it"):
         finder.admit(other, store.read(digest))

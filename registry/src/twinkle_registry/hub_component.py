@@ -25,6 +25,7 @@ class HubComponent:
         entry: ``module:Attribute``, or ``None`` in the older layout.
         config: what the manifest declares of its configuration.
         plugin: what the manifest says of the plugin, or ``None`` in the older layout.
+        pure: the manifest says that it needs no network, files, GPU or global state.
         name: the component's name; in the older layout the one that the reference gives, or ``None``.
     """
 
@@ -32,6 +33,7 @@ class HubComponent:
     name: str | None
     config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     plugin: PluginRow | None = None
+    pure: bool = False
 
 
 def find_in_repository(kind: str, reference: HubReference, repository: StoredRepository) -> HubComponent:
@@ -75,4 +77,4 @@ def find_in_repository(kind: str, reference: HubReference, repository: StoredRep
         hook_module="",
         hook_names=(),
     )
-    return HubComponent(row.entry, row.name, {key: value.as_data() for key, value in row.config.items()}, plugin)
+    return HubComponent(row.entry, row.name, {key: value.as_data() for key, value in row.config.items()}, plugin, row.pure)

@@ -18,8 +18,10 @@ from types import ModuleType
 from typing import Any
 
 from twinkle_registry.errors import PluginLoadError, TrustError
-from twinkle_registry.store import ComponentStore, StoredRepository
-from twinkle_registry.trust import Grant, LoadRequest
+from twinkle_registry.store import StoredRepository
+from twinkle_registry.trust import Grant
+
+Stored = Callable[[str], tuple[Grant, StoredRepository]]
 
 _PARENT = "twinkle._hub"
 _NAME = re.compile(rf"{re.escape(_PARENT)}\.sha256_([0-9a-f]{{64}})((?:\.[^./]+)*)")
@@ -34,13 +36,12 @@ class HubFinder(MetaPathFinder):
     """Finds the modules of repositories that were admitted.
 
     Args:
-        store: where the files are.
-        authorize: asked before a repository is served that wasn't admitted in this process.
+        stored: gives the files with a digest, and the permission to load them; asked before a repository is served that wasn't
+            admitted in this process.
     """
 
-    def __init__(self, store: ComponentStore, authorize: Callable[[LoadRequest], Grant]) -> None:
-        self._store = store
-        self._authorize = authorize
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored
         self._admitted: dict[str, StoredRepository] = {}
 
     def admit(self, grant: Grant, repository: StoredRepository) -> None:
@@ -80,9 +81,8 @@ class HubFinder(MetaPathFinder):
         return spec_from_file_location(fullname, file, loader=loader, submodule_search_locations=locations)
 
     def _from_store(self, digest: str) -> StoredRepository:
-        request = LoadRequest("hub", f"sha256:{digest}", "stored", repository=f"sha256:{digest}", digest=digest)
-        grant = self._authorize(request)
-        self.admit(grant, self._store.read(digest))
+        grant, repository = self._stored(digest)
+        self.admit(grant, repository)
         return self._admitted[digest]
 
 
@@ -104,12 +104,12 @@ class _Loader(SourceFileLoader):
         raise FileNotFoundError(path)
 
 
-def install_finder(store: ComponentStore, authorize: Callable[[LoadRequest], Grant]) -> HubFinder:
-    """The finder of this process; made from the arguments where there is none yet."""
+def install_finder(stored: Stored) -> HubFinder:
+    """The finder of this process; made with ``stored`` where there is none yet."""
     for finder in sys.meta_path:
         if isinstance(finder, HubFinder):
             return finder
-    finder = HubFinder(store, authorize)
+    finder = HubFinder(stored)
     sys.meta_path.insert(0, finder)
     # Makes sure of the parent; it comes with twinkle-core, whose base classes every component needs.
     try:

@@ -24,10 +24,13 @@ from twinkle_registry.rows import ComponentRow, PluginRow, Problem
 if TYPE_CHECKING:
     from twinkle_hub.hubs import Hubs
     from twinkle_registry.hooks import Hooks
+    from twinkle_registry.hub_loading import HubLoaded, HubLoading
+    from twinkle_registry.inspection import Inspection
+    from twinkle_registry.lock import LockFile
     from twinkle_registry.project import Project
     from twinkle_registry.reference import HubReference
-    from twinkle_registry.store import ComponentStore
-    from twinkle_registry.trust import Grant, LoadRequest
+    from twinkle_registry.store import StoredRepository
+    from twinkle_registry.trust import Answer, Grant, LoadRequest
 
 
 LOOK_AGAIN_S = 0.05
@@ -45,19 +48,14 @@ class Resolved(NamedTuple):
         reference: the reference as it was given.
         component: the installed component, or ``None`` where it is on a hub.
         hub: the reference to a hub, with the project's mirror applied, or ``None`` where it is installed.
+        asked: that reference before the mirror; the lock knows it by this one.
     """
 
     kind: str
     reference: str
     component: ComponentRow | None
     hub: HubReference | None
-
-
-class _HubLoaded(NamedTuple):
-    found: Any
-    request: LoadRequest
-    label: str
-    config: Mapping[str, Mapping[str, Any]]
+    asked: HubReference | None = None
 
 
 class Registry:
@@ -71,6 +69,7 @@ class Registry:
         home: Path | None = None,
         hook_specifications: ModuleType | str | None = None,
         base_class: Callable[[str], type] | None = None,
+        ask: Callable[[Inspection], Answer] | None = None,
     ) -> None:
         """Make a registry; nothing is read until it is asked for.
 
@@ -80,6 +79,7 @@ class Registry:
             home: Twinkle's folder (default: from the environment).
             hook_specifications: the module that specifies the hooks, or its name, imported when a hook is first called.
             base_class: gives the base class of a kind; asked for hub repositories that have no manifest.
+            ask: asks a person whether code from a hub may be loaded; without it nobody is asked.
         """
         self._path = None if path is None else list(map(os.path.abspath, path))
         self._project = project
@@ -87,6 +87,7 @@ class Registry:
         self._home = home or self._settings.home
         self._hook_specifications = hook_specifications
         self._base_class = base_class
+        self._ask = ask
         self._index: Index | None = None
         self._index_path: list[str] = []
         self._sys_path: list[str] = []
@@ -94,7 +95,6 @@ class Registry:
         self._loaded: dict[tuple[str, str], tuple[Index, Any]] = {}
         self._warned: set[str] = set()
         self._runnable: set[tuple[str, str, str]] = set()
-        self._from_hubs: dict[tuple[str, HubReference], _HubLoaded] = {}
 
     def plugins(self) -> list[PluginRow]:
         """Every installed plugin that has a valid manifest, by distribution."""
@@ -160,13 +160,15 @@ class Registry:
     def _find(self, kind: str, reference: str, index: Callable[[], Index]) -> Resolved:
         from twinkle_registry.reference import HubReference, parse_reference
 
-        target = reference if "://" in reference else self.project.alias.get(reference, reference)
-        parsed = parse_reference(target)
+        parsed = parse_reference(self._target(reference))
         if isinstance(parsed, HubReference):
-            return Resolved(kind, reference, None, self._mirrored(parsed))
+            return Resolved(kind, reference, None, self._mirrored(parsed), parsed)
         from twinkle_registry.resolution import resolve_installed
 
         return Resolved(kind, reference, resolve_installed(kind, parsed, index().components), None)
+
+    def _target(self, reference: str) -> str:
+        return reference if "://" in reference else self.project.alias.get(reference, reference)
 
     def load(self, kind: str, reference: str) -> Any:
         """The class or function that ``reference`` stands for.
@@ -189,7 +191,7 @@ class Registry:
         index = self._read()
         resolved = self._find(kind, reference, lambda: index)
         if resolved.hub is not None:
-            return self._load_from_hub(kind, reference, resolved.hub).found
+            return self._load_from_hub(resolved).found
         assert resolved.component is not None
         found = self._load_installed(reference, resolved.component, index)
         if _LOAD_HOOKS.isdisjoint(index.hook_names):
@@ -209,7 +211,7 @@ class Registry:
             return
         resolved = self.find(kind, reference)
         if resolved.hub is not None:
-            loaded = self._load_from_hub(kind, reference, resolved.hub)
+            loaded = self._load_from_hub(resolved)
             name, label, schema = getattr(loaded.found, "__name__", reference), loaded.label, loaded.config
         else:
             assert resolved.component is not None
@@ -220,14 +222,81 @@ class Registry:
             raise ConfigError(f"The {kind} {name!r} ({label}) doesn't take this configuration: {'; '.join(errors)}.")
 
     def authorize(self, request: LoadRequest) -> Grant:
-        """Permission to load what ``request`` says; the hook ``twinkle_check_load`` of every plugin is asked.
+        """Permission to load what ``request`` says: see ``twinkle_registry.trust.authorize`` for who is asked.
 
         Raises:
-            TrustError: it isn't allowed; says what would allow it, or which plugin denies it.
+            TrustError: it isn't allowed; says what would allow it, or who denies it.
         """
-        from twinkle_registry.trust import authorize
+        if request.source == "installed":  # needs neither policies nor a lock
+            from twinkle_registry.trust import authorize
 
-        return authorize(request, denial=self._denial, warn=self._warn)
+            return authorize(request, denial=self._denial)
+        return self._hub_loading.authorize(request)
+
+    def authorize_folder(self, kind: str, reference: str, folder: Path) -> Grant:
+        """Permission to execute the code in ``folder``, which was fetched as ``reference``, by something else than the registry.
+
+        The files are put into the store, and decided on by their digest like a component's.
+
+        Raises:
+            TrustError: it isn't allowed; says what would allow it, or who denies it.
+            PluginLoadError: there is a symlink or a special file among them.
+        """
+        return self._hub_loading.authorize_folder(kind, reference, folder)
+
+    def inspect(self, reference: str) -> Inspection:
+        """What is in the repository that ``reference`` means now, whatever the lock says. It is fetched; nothing of it is executed.
+
+        Raises:
+            ReferenceFormatError: it can't be read, or means something installed.
+            HubError: the repository can't be fetched.
+        """
+        from twinkle_registry.errors import ReferenceFormatError
+        from twinkle_registry.reference import HubReference, parse_reference
+
+        parsed = parse_reference(self._target(reference))
+        if not isinstance(parsed, HubReference):
+            raise ReferenceFormatError(f"{reference!r} means something installed; only what is on a hub is looked into this way.")
+        return self._hub_loading.inspect(reference, self._mirrored(parsed))
+
+    def stored(self, digest: str) -> tuple[Grant, StoredRepository]:
+        """The files with ``digest`` and the permission to load them: what unpickling a class of theirs in a new process takes.
+
+        Files that are missing are fetched from where the lock says that they are.
+
+        Raises:
+            TrustError: nobody knows the digest, or it isn't allowed.
+            HubError: the files can't be fetched.
+        """
+        return self._hub_loading.stored(digest)
+
+    @cached_property
+    def lock(self) -> LockFile:
+        """The project's ``twinkle.lock``, as it was when it was first needed; empty where there is none.
+
+        Raises:
+            LockError: it isn't valid; names file, line and key.
+        """
+        from twinkle_registry.lock import find_lock
+
+        return find_lock(self.project)
+
+    @cached_property
+    def _hub_loading(self) -> HubLoading:
+        from twinkle_registry.hub_loading import HubLoading
+
+        return HubLoading(
+            home=self._home,
+            settings=self._settings,
+            hubs=lambda: self.hubs,
+            lock=lambda: self.lock,
+            denial=self._denial,
+            checks_loads=lambda: "twinkle_check_load" in self._recent().hook_names,
+            asker=self._ask,
+            warn=self._warn,
+            base_class=self._base_class,
+            check_requirements=self._check_requirements,
+        )
 
     def _denial(self, request: LoadRequest) -> str | None:
         for plugin, reason, error in self.hooks.results("twinkle_check_load", request=request):
@@ -264,57 +333,13 @@ class Registry:
         assert isinstance(module, ModuleType)
         return module
 
-    def _load_from_hub(self, kind: str, reference: str, hub: HubReference) -> _HubLoaded:
-        """Authorize, fetch, verify, authorize what arrived, import."""
-        from dataclasses import replace
-
-        from twinkle_registry.hub_component import find_in_repository
-        from twinkle_registry.hub_package import install_finder
-        from twinkle_registry.loader import load_stored
-        from twinkle_registry.store import ComponentStore
-        from twinkle_registry.trust import LoadRequest
-
-        if known := self._from_hubs.get((kind, hub)):
-            # In one process a reference stands for one thing; whether it may be used can change.
-            self.authorize(known.request)
-            return known
-        store = ComponentStore(self._home)
-        repository_name = f"{hub.scheme}://{hub.repository}"
-        request = LoadRequest("hub", reference, kind, repository=repository_name, revision=hub.revision, digest=hub.digest)
-        self.authorize(request)
-        digest, commit = self._fetched(hub, store)
-        if hub.digest not in (None, digest):
-            raise TrustError(
-                f"{reference!r} isn't what its digest says: sha256:{hub.digest} was asked for, and sha256:{digest} arrived. "
-                "Find out why the files were changed before you write the new digest."
-            )
-        repository = store.read(digest)
-        component = find_in_repository(kind, hub, repository)
-        if component.plugin:
-            self._check_requirements(component.plugin)
-        request = replace(request, entry=component.entry, revision=commit or hub.revision, digest=digest)
-        grant = self.authorize(request)
-        base = self._base_class(kind) if self._base_class and component.entry is None else None
-        finder = install_finder(store, self.authorize)
-        found = load_stored(grant, finder, repository, base, component.name)
-        label = component.plugin.label if component.plugin else repository_name
-        loaded = self._from_hubs[kind, hub] = _HubLoaded(found, request, label, component.config)
-        self._announce(request, found)
+    def _load_from_hub(self, resolved: Resolved) -> HubLoaded:
+        assert resolved.hub is not None
+        assert resolved.asked is not None
+        loaded = self._hub_loading.load(resolved.kind, resolved.reference, resolved.hub, resolved.asked)
+        if loaded.first:
+            self._announce(loaded.request, loaded.found)
         return loaded
-
-    def _fetched(self, hub: HubReference, store: ComponentStore) -> tuple[str, str | None]:
-        """Digest and commit of the repository's files, which are in the store then. Files that are pinned aren't fetched again."""
-        from twinkle_hub.repository import RepoRef
-
-        if hub.digest is not None and hub.digest in store:
-            return hub.digest, None
-        repository = RepoRef.parse(hub.repository_reference)
-        offline = self._settings.offline
-        with store.lock(str(repository)):
-            source = self.hubs.get(repository.scheme)
-            commit = source.resolve(repository.repo_id, repository.revision, offline=offline)
-            folder = source.download(repository.repo_id, revision=commit, offline=offline)
-            return store.add(folder), commit
 
     def _mirrored(self, reference: HubReference) -> HubReference:
         from dataclasses import replace

@@ -7,8 +7,6 @@ which has to be allowed to load it as this one had.
 from __future__ import annotations
 
 from twinkle.component import default_registry
-from twinkle_hub.settings import Settings
 from twinkle_registry.hub_package import install_finder
-from twinkle_registry.store import ComponentStore
 
-install_finder(ComponentStore(Settings.from_environment().home), lambda request: default_registry().authorize(request))
+install_finder(lambda digest: default_registry().stored(digest))
