@@ -1,7 +1,8 @@
 """Folders that are in use: a lock that lives as long as whoever uses the folder, and leaves nothing behind.
 
-The lock is the operating system's, on the folder itself: many may use it, and one that wants to remove it asks whether it is alone. It
-ends with its process, however that ends. Where there are no such locks (Windows, some network file systems) everything counts as in use.
+The lock is the operating system's, on the folder itself: many may use it, and one that wants to remove it asks whether it is alone.
+It ends with its process, however that ends. Where there are no such locks (Windows, some network file systems), everything counts
+as in use.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -33,12 +35,10 @@ class FolderUse:
             self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:
             return
-        try:
+        with suppress(OSError):  # no such locks here: in_use() fails the same way
             fcntl.flock(self._descriptor, fcntl.LOCK_SH)  # waits for one that is removing it
-        except OSError:
-            pass  # no such locks here: in_use() fails the same way
         try:
-            self.there = os.path.samestat(os.fstat(self._descriptor), os.stat(folder))
+            self.there = os.path.samestat(os.fstat(self._descriptor), folder.stat())
         except OSError:
             self.close()
 
@@ -97,8 +97,6 @@ def in_use(folder: Path) -> bool:
 def remove_tree(folder: Path) -> None:
     """Remove ``folder`` and what is in it, read-only or not; what can't be removed stays."""
     for base, _, _ in os.walk(folder):
-        try:
-            os.chmod(base, 0o755)
-        except OSError:
-            continue
+        with suppress(OSError):
+            Path(base).chmod(0o755)
     shutil.rmtree(folder, ignore_errors=True)

