@@ -1,7 +1,7 @@
 """Models and data sets by reference: give a local path or a hub reference, get a path.
 
-The project's ``[mirror]`` table and the hubs that plugins add come from the registry of this process; whether the network may be
-used comes from the environment. Knows nothing of what is in the files, and loads no code.
+The project's ``[mirror]`` table, its lock and the hubs that plugins add come from the registry of this process; whether the network
+and what isn't locked may be used comes from the environment. Knows nothing of what is in the files, and loads no code.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from twinkle.run_record import record_repository
+from twinkle.run_sources import Patterns
 
 if TYPE_CHECKING:
     from twinkle_hub.repository import RepoType
@@ -30,10 +33,14 @@ def download_model(
         allow_patterns: only fetch files whose path matches one of these (``fnmatch``). The folder may hold others, too.
         ignore_patterns: don't fetch files whose path matches one of these.
 
+    The project's ``twinkle.lock`` decides which commit a reference stands for; what it doesn't hold is taken as it is now, or with
+    ``TWINKLE_LOCKED`` is an error. A lock is looked up under the reference that the project's ``[mirror]`` leads to.
+
     Raises:
         HubError: it can't be found or fetched; the message says why and what to do.
+        LockError: the lock isn't valid, or only locked references may be used and this one isn't.
     """
-    return _fetch(reference, "model", revision, allow_patterns, ignore_patterns)
+    return _recorded(reference, "model", revision, allow_patterns, ignore_patterns)
 
 
 def download_dataset(
@@ -44,7 +51,22 @@ def download_dataset(
     ignore_patterns: Sequence[str] | None = None,
 ) -> Path:
     """Return a folder with the files of a data set, or the path itself where ``reference`` is one. As ``download_model``."""
-    return _fetch(reference, "dataset", revision, allow_patterns, ignore_patterns)
+    return _recorded(reference, "dataset", revision, allow_patterns, ignore_patterns)
+
+
+def _recorded(
+    reference: str | os.PathLike[str],
+    repo_type: RepoType,
+    revision: str | None,
+    allow_patterns: Sequence[str] | None,
+    ignore_patterns: Sequence[str] | None,
+) -> Path:
+    """What ``_fetch`` gives, noted in the run's bill of materials."""
+    path = _fetch(reference, repo_type, revision, allow_patterns, ignore_patterns)
+    allowed = None if allow_patterns is None else tuple(allow_patterns)
+    ignored = None if ignore_patterns is None else tuple(ignore_patterns)
+    record_repository(repo_type, os.fspath(reference), path, revision=revision, patterns=Patterns(allowed, ignored))
+    return path
 
 
 def _fetch(
@@ -55,21 +77,37 @@ def _fetch(
     ignore_patterns: Sequence[str] | None,
 ) -> Path:
     from twinkle.component import default_registry
+    from twinkle_hub.errors import HubError
     from twinkle_hub.hubs import fetch, locate
     from twinkle_hub.settings import Settings
+    from twinkle_registry.lock import find_lock
+    from twinkle_registry.locking import pinned
 
     reference = os.fspath(reference)
     path = locate(reference, revision=revision)
     if isinstance(path, Path):  # needs neither plugins nor a project
         return path
     registry = default_registry()
-    return fetch(
-        reference,
-        hubs=registry.hubs,
-        repo_type=repo_type,
-        revision=revision,
-        mirror=registry.project.mirror,
-        allow_patterns=allow_patterns,
-        ignore_patterns=ignore_patterns,
-        offline=Settings.from_environment().offline,
-    )
+    settings = Settings.from_environment()
+    lock = find_lock(registry.project)
+    found = locate(reference, revision=revision, mirror=registry.project.mirror)
+    pin = found if isinstance(found, Path) else pinned(lock, found, repo_type, locked=settings.locked)
+    # What isn't pinned goes the way that it was asked for: errors tell of the mirror then.
+    asked, asked_revision, mirror = (str(pin), None, {}) if pin != found else (reference, revision, registry.project.mirror)
+    try:
+        return fetch(
+            asked,
+            hubs=registry.hubs,
+            repo_type=repo_type,
+            revision=asked_revision,
+            mirror=mirror,
+            allow_patterns=allow_patterns,
+            ignore_patterns=ignore_patterns,
+            offline=settings.offline,
+        )
+    except HubError as error:
+        if pin == found:
+            raise
+        raise type(error)(
+            f"{error} ({found} is pinned to that commit by {lock.file}; to move the pin: twinkle hub lock --update {found})"
+        ) from error

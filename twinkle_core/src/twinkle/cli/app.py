@@ -7,6 +7,7 @@ A ``TwinkleError`` becomes one readable message and exit status 1; any other exc
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Annotated
 
@@ -15,10 +16,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from twinkle import __version__
-from twinkle.cli import plugins
+from twinkle.cli import hub, plugins
 from twinkle.errors import TwinkleError
 
-BUILT_IN = frozenset({"plugins"})
+BUILT_IN = frozenset({"hub", "plugins"})
 """Commands that need no plugin."""
 
 _ELSEWHERE = {"quickstart": "pip install 'twinkle-plugin-tiny[quickstart]'"}
@@ -42,6 +43,15 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _forbid_unlocked(wanted: bool) -> None:
+    """Say it to this process and those that it starts, and to a registry that was made for the plugins' commands already."""
+    if wanted:
+        from twinkle.component import default_registry
+
+        os.environ["TWINKLE_LOCKED"] = "1"
+        default_registry.cache_clear()
+
+
 def build_app(*, with_plugins: bool = True) -> typer.Typer:
     """The application; ``with_plugins=False`` leaves out the commands of plugins and imports none of them."""
     app = typer.Typer(
@@ -57,9 +67,13 @@ def build_app(*, with_plugins: bool = True) -> typer.Typer:
         version: Annotated[
             bool, typer.Option("--version", "-V", help="Show the version and exit.", callback=_show_version, is_eager=True)
         ] = False,
+        locked: Annotated[
+            bool, typer.Option("--locked", help="Use no hub reference that twinkle.lock doesn't pin.", callback=_forbid_unlocked)
+        ] = False,
     ) -> None:
         """Post-training for large language models, with components from anywhere."""
 
+    app.add_typer(hub.app, name="hub")
     app.add_typer(plugins.app, name="plugins")
     if with_plugins:
         from twinkle.component import default_registry
