@@ -10,6 +10,7 @@ from twinkle_hub.errors import HubError
 from twinkle_hub.hub import Hub
 from twinkle_hub.huggingface import HfHub
 from twinkle_hub.modelscope import MsHub
+from twinkle_hub.retries import Retries
 from twinkle_hub.testing import HfServer, MsServer
 from twinkle_hub.testing.loopback import LoopbackServer
 
@@ -36,6 +37,7 @@ class Remote:
     cache: Path
 
     def hub(self, **options: object) -> Hub:
+        options.setdefault("retries", Retries(first_wait=0))
         return self.hub_type(endpoint=self.server.endpoint, cache_dir=self.cache, **options)
 
 

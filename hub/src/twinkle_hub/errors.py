@@ -31,6 +31,24 @@ class HubConnectionError(HubError, ConnectionError):
     """The hub can't be reached, or broke off; what was cached before is untouched."""
 
 
+class HubBusyError(HubError):
+    """The hub is there, but can't answer now: too many requests (429), or it fails (5xx). Trying again later may help.
+
+    Attributes:
+        retry_after: seconds that the hub asks to wait (``Retry-After``), where it says.
+    """
+
+    retry_after: float | None = None
+
+    @classmethod
+    def of(cls, reference: object, status: int | str, retry_after: float | None = None) -> HubBusyError:
+        """The error for ``reference``, answered with ``status``."""
+        after = "later" if retry_after is None else f"in {retry_after:g} seconds, as it asks"
+        error = cls(f"{reference}: the hub answered with status {status}. Try again {after}, or give a local path instead.")
+        error.retry_after = retry_after
+        return error
+
+
 class NotCachedError(HubError, FileNotFoundError):
     """The network isn't allowed (offline), and the cache doesn't hold what was asked for."""
 

@@ -1,16 +1,28 @@
 """The hub protocol: what Twinkle asks of a place that holds repositories of files.
 
-Three calls: which commit is this revision, which files does it hold, and give me a folder with them. Plugins add hubs by
-implementing it (hook ``twinkle_register_hub``). Knows nothing of any hub, nor of what the files mean.
+Three calls: which commit is this revision, which files does it hold, and give me a folder with them. A hub that can be published to
+has a fourth, ``upload``. Plugins add hubs by implementing it (hook ``twinkle_register_hub``). Knows nothing of any hub, nor of what
+the files mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from twinkle_hub.repository import RepoType
+
+
+@dataclass(frozen=True, slots=True)
+class UploadProgress:
+    """How far an upload has come: files and bytes that have arrived, of those that there are to send."""
+
+    files: int
+    total_files: int
+    bytes: int
+    total_bytes: int
 
 
 @runtime_checkable
@@ -52,5 +64,40 @@ class Hub(Protocol):
         With patterns (``fnmatch`` on the whole relative path; a pattern ending in ``/`` means everything below) the folder holds
         at least the files that match an allowed pattern and no ignored one; others may be there too. With ``offline`` nothing
         goes over the network.
+        """
+        ...
+
+
+@runtime_checkable
+class WritableHub(Hub, Protocol):
+    """A hub that can be published to."""
+
+    def upload(
+        self,
+        folder: Path,
+        repo_id: str,
+        *,
+        repo_type: RepoType = "model",
+        revision: str | None = None,
+        message: str = "Upload",
+        private: bool = True,
+        allow_patterns: Sequence[str] | None = None,
+        ignore_patterns: Sequence[str] | None = None,
+        tag: str | None = None,
+        token: str | None = None,
+        progress: Callable[[UploadProgress], None] | None = None,
+    ) -> str:
+        """Publish the files of ``folder`` on a branch and return the commit that holds them.
+
+        Files of the branch that the folder lacks stay. What tools leave behind (``.git``, ``__pycache__``, …) isn't sent. The same
+        call again goes on where a failed one stopped, and changes nothing where everything has arrived.
+
+        Args:
+            revision: the branch; ``None`` is the hub's default branch. It is made where it isn't there.
+            private: make the repository private where it isn't there yet. A public one is refused then, so that nothing gets
+                public that wasn't meant to: ``False`` allows it.
+            tag: a name for the new commit; a tag that is there already and points elsewhere is an error.
+            token: instead of the one that the hub's client knows. It is never in an error.
+            progress: called as files arrive, perhaps from another thread.
         """
         ...

@@ -2,24 +2,24 @@
 
 A plain folder is a repository with one revision, ``main``, whose commit is the digest of its content. A folder with
 ``refs/<name>`` (a file that holds a commit) and ``snapshots/<commit>/`` has revisions; a snapshot never changes once it is there.
-That is also how Hugging Face's cache is laid out, so its folders work as repositories. Nothing is copied: the repository's own
-folder is what ``download`` returns. Nothing outside a repository is ever read on its behalf.
+That is also how Hugging Face's cache is laid out, so its folders work as repositories; ``upload`` writes it. Nothing is copied for
+reading: the repository's own folder is what ``download`` returns. Nothing outside a repository is ever read on its behalf.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from twinkle_hub._snapshots import writing
+from twinkle_hub.content import Content, files_of, inside
 from twinkle_hub.digest import digest_of, sha256_of
 from twinkle_hub.errors import HubError, RepositoryNotFoundError, RevisionNotFoundError
+from twinkle_hub.hub import UploadProgress
 from twinkle_hub.repository import RepoRef, RepoType, check_revision
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-# What tools leave in a folder and nobody means to publish; it would change the digest with every use.
-_NO_CONTENT = frozenset({".git", ".cache", "__pycache__", ".ms_upload_cache"})
 
 
 class FileHub:
@@ -45,7 +45,7 @@ class FileHub:
     def list_files(self, repo_id: str, revision: str | None = None, repo_type: RepoType = "model") -> list[str]:
         """The files of ``revision``, without what tools leave behind (``.git``, ``__pycache__``, …)."""
         repository = self._repository(repo_id, revision)
-        return _files(self._folder(repository, repo_id, revision), repository)
+        return files_of(self._folder(repository, repo_id, revision), repository)
 
     def download(
         self,
@@ -60,10 +60,58 @@ class FileHub:
         """The folder of ``revision`` itself, whole: patterns save nothing here."""
         repository = self._repository(repo_id, revision)
         folder = self._folder(repository, repo_id, revision)
-        _files(folder, repository)
+        files_of(folder, repository)
         return folder
 
+    def upload(
+        self,
+        folder: Path,
+        repo_id: str,
+        *,
+        repo_type: RepoType = "model",
+        revision: str | None = None,
+        message: str = "Upload",
+        private: bool = True,
+        allow_patterns: Sequence[str] | None = None,
+        ignore_patterns: Sequence[str] | None = None,
+        tag: str | None = None,
+        token: str | None = None,
+        progress: Callable[[UploadProgress], None] | None = None,
+    ) -> str:
+        """Add a snapshot to a folder with revisions, whole or not at all; the commit is the digest of its content.
+
+        A new repository's folder is open to its owner only, unless ``private=False``; one that is there keeps its permissions.
+        """
+        root, branch = self._path(repo_id, revision), revision or "main"
+        if tag is not None:
+            check_revision(tag, str(RepoRef(self.scheme, repo_id)))
+        if any(_COMMIT.fullmatch(name) for name in (branch, tag or "")):
+            raise HubError(f"{RepoRef(self.scheme, repo_id, branch)} names a commit. Name a branch, and as a tag another word.")
+        content = Content.of(folder, allow_patterns, ignore_patterns)
+        if root.exists() and not root.is_dir():
+            raise HubError(f"{RepoRef(self.scheme, repo_id)}: {root} is a file. Publish to another place.")
+        with writing(root, private=private) as writer:
+            parent = None
+            if writer.commit_of(branch) is not None:
+                parent = self._snapshot(root, repo_id, branch).name
+            commit = writer.add_snapshot(content, parent, progress or (lambda _: None))
+            if tag is not None and writer.commit_of(tag) not in (None, commit):
+                raise HubError(f"{RepoRef(self.scheme, repo_id, tag)} is there already, and is another commit. Choose another tag.")
+            writer.point(branch, commit)
+            if tag is not None:
+                writer.point(tag, commit)
+        return commit
+
     def _repository(self, repo_id: str, revision: str | None) -> Path:
+        path = self._path(repo_id, revision)
+        if not path.is_dir():
+            kind = "is a file, not a folder" if path.exists() else "doesn't exist"
+            reference = RepoRef(self.scheme, repo_id, revision)
+            raise RepositoryNotFoundError(f"{reference}: the folder {path} {kind}. {self._neighbours(path)}")
+        return path
+
+    def _path(self, repo_id: str, revision: str | None) -> Path:
+        """Where the repository is, or would be."""
         reference = str(RepoRef(self.scheme, repo_id, revision))
         if revision is not None:
             check_revision(revision, reference)
@@ -77,9 +125,6 @@ class FileHub:
             path = self.root / path
             if not path.resolve().is_relative_to(self.root.resolve()):
                 raise HubError(f"{reference} is a symlink that leads out of the hub's folder ({self.root}).")
-        if not path.is_dir():
-            kind = "is a file, not a folder" if path.exists() else "doesn't exist"
-            raise RepositoryNotFoundError(f"{reference}: the folder {path} {kind}. {self._neighbours(path)}")
         return path
 
     def _neighbours(self, path: Path) -> str:
@@ -97,7 +142,7 @@ class FileHub:
 
     def _plain_commit(self, repository: Path, repo_id: str, revision: str | None) -> str:
         if revision in (None, "main") or _COMMIT.fullmatch(revision or ""):
-            commit = digest_of({path: sha256_of(repository / path) for path in _files(repository, repository)})
+            commit = digest_of({path: sha256_of(repository / path) for path in files_of(repository, repository)})
             if revision in (None, "main", commit):
                 return commit
             now = f" (its content is {commit} now)"
@@ -112,45 +157,23 @@ class FileHub:
         name = revision or "main"
         reference = repository / "refs" / name
         if _COMMIT.fullmatch(name) and (repository / "snapshots" / name).is_dir():
-            return _inside(repository / "snapshots" / name, repository)
+            return inside(repository / "snapshots" / name, repository)
         if not reference.is_file():
             known = sorted(
                 path.relative_to(repository / "refs").as_posix() for path in (repository / "refs").rglob("*") if path.is_file()
             )
             raise RevisionNotFoundError(f"{RepoRef(self.scheme, repo_id)} has no revision {name!r}. Revisions: {_some(known)}.")
-        commit = _inside(reference, repository).read_text(encoding="utf-8", errors="replace").strip()
+        commit = inside(reference, repository).read_text(encoding="utf-8", errors="replace").strip()
         if not _COMMIT.fullmatch(commit) or not (repository / "snapshots" / commit).is_dir():
             raise RevisionNotFoundError(
                 f"{RepoRef(self.scheme, repo_id, name)}: {reference} points to {commit[:80]!r}, which isn't among the snapshots. "
                 f"Publish the repository again."
             )
-        return _inside(repository / "snapshots" / commit, repository)
+        return inside(repository / "snapshots" / commit, repository)
 
 
 def _has_revisions(repository: Path) -> bool:
     return (repository / "refs").is_dir() and (repository / "snapshots").is_dir()
-
-
-def _inside(path: Path, repository: Path) -> Path:
-    """``path``, if following its symlinks doesn't lead out of ``repository``."""
-    if not path.resolve().is_relative_to(repository.resolve()):
-        raise HubError(f"{path} is a symlink that leads out of its repository ({repository}). Replace it by a copy.")
-    return path
-
-
-def _files(folder: Path, repository: Path) -> list[str]:
-    """The files below ``folder``. A symlinked folder inside the repository isn't followed: its files are listed where they are."""
-    found = []
-    for base, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name not in _NO_CONTENT]
-        for name in (*folders, *names):
-            path = Path(base, name)
-            if path.is_symlink():
-                _inside(path, repository)
-            if not path.is_dir() and not path.is_file():
-                raise HubError(f"{path} is a broken symlink or a special file; a repository holds only files. Remove it.")
-        found += [Path(base, name).relative_to(folder).as_posix() for name in names]
-    return sorted(found)
 
 
 def _some(names: Sequence[str], limit: int = 10) -> str:

@@ -8,14 +8,19 @@ first use. Tokens are the client's (``MODELSCOPE_API_TOKEN``, ``modelscope login
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from twinkle_hub._modelscope_cache import RepositoryCache
+from twinkle_hub._modelscope_publication import Publication
+from twinkle_hub._redirects import refuse_redirected_code
+from twinkle_hub._tokens import check_sendable
+from twinkle_hub.content import Content
 from twinkle_hub.errors import (
     AccessDeniedError,
+    HubBusyError,
     HubConnectionError,
     HubError,
     MissingClientError,
@@ -23,14 +28,17 @@ from twinkle_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from twinkle_hub.hub import UploadProgress
 from twinkle_hub.patterns import matching
 from twinkle_hub.repository import RepoRef, RepoType, check_revision
+from twinkle_hub.retries import DEFAULT, Retries
 
 if TYPE_CHECKING:
     from modelscope_hub import HubApi
 
 DEFAULT_REVISION = "master"
 
+_T = TypeVar("_T")
 _Row = Mapping[str, Any]  # a file as the server lists it: Path, Size, Sha256, Type, Revision
 
 
@@ -41,22 +49,30 @@ class MsHub:
         endpoint: the server's URL; ``None``: what the client is configured for (``MODELSCOPE_ENDPOINT``).
         cache_dir: the cache; ``None``: the client's own (``MODELSCOPE_CACHE``), which it shares with other libraries.
         token: ``None``: the one that the client knows; ``""``: send none.
+        retries: for a busy hub and broken connections, beyond what the client itself does.
     """
 
     scheme = "ms"
 
-    def __init__(self, *, endpoint: str | None = None, cache_dir: Path | None = None, token: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        endpoint: str | None = None,
+        cache_dir: Path | None = None,
+        token: str | None = None,
+        retries: Retries = DEFAULT,
+    ) -> None:
         self.endpoint = endpoint
         self.cache_dir = cache_dir
+        self.retries = retries
         self._token = token
 
     def resolve(self, repo_id: str, revision: str | None = None, repo_type: RepoType = "model", *, offline: bool = False) -> str:
         """The commit of ``revision`` (default ``master``)."""
         reference = RepoRef(self.scheme, repo_id, revision)
-        with _explained(reference):
-            if not offline:
-                return self._listing(reference, repo_type)[0]
-            commit = self._cache(repo_id, repo_type).commit(revision or DEFAULT_REVISION)
+        if not offline:
+            return self._ask(reference, lambda: self._listing(reference, repo_type)[0])
+        commit = self._ask(reference, lambda: self._cache(repo_id, repo_type).commit(revision or DEFAULT_REVISION))
         if commit is None:
             raise NotCachedError.of(reference)
         return commit
@@ -64,8 +80,7 @@ class MsHub:
     def list_files(self, repo_id: str, revision: str | None = None, repo_type: RepoType = "model") -> list[str]:
         """The files of ``revision``."""
         reference = RepoRef(self.scheme, repo_id, revision)
-        with _explained(reference):
-            return sorted(self._listing(reference, repo_type)[1])
+        return self._ask(reference, lambda: sorted(self._listing(reference, repo_type)[1]))
 
     def download(
         self,
@@ -77,9 +92,13 @@ class MsHub:
         ignore_patterns: Sequence[str] | None = None,
         offline: bool = False,
     ) -> Path:
-        """The snapshot of the revision's commit in the cache. A file that is there isn't read again to check its hash."""
+        """The snapshot of the revision's commit in the cache. A file that is there isn't read again to check its hash.
+
+        Code comes from the hub itself: where another host is to serve it, that is an error, and nothing of it is fetched.
+        """
         reference = RepoRef(self.scheme, repo_id, revision)
-        with _explained(reference):
+
+        def fetch() -> Path:
             cache = self._cache(repo_id, repo_type)
             if offline or _is_commit(revision):
                 cached = cache.snapshot(revision or DEFAULT_REVISION, allow_patterns, ignore_patterns)
@@ -88,18 +107,67 @@ class MsHub:
             if offline:
                 return self._cached_by_others(reference, repo_type)
             commit, files = self._listing(reference, repo_type)
-            sizes = {path: int(row["Size"]) for path, row in files.items()}
-            missing = cache.add_tree(commit, sizes, matching(files, allow_patterns, ignore_patterns))
+            wanted = matching(files, allow_patterns, ignore_patterns)
+            missing = cache.add_tree(commit, {path: int(row["Size"]) for path, row in files.items()}, wanted)
             if missing:
-                self._client().download_repo(
-                    repo_id,
-                    repo_type,
-                    revision=commit,
-                    local_dir=cache.folder(commit),
-                    file_list=[dict(files[path]) for path in missing],
-                )
+                self._fetch(reference, repo_type, commit, cache.folder(commit), [files[path] for path in missing])
             cache.add_reference(revision or DEFAULT_REVISION, commit)
             return cache.folder(commit)
+
+        return self._ask(reference, fetch)
+
+    def upload(
+        self,
+        folder: Path,
+        repo_id: str,
+        *,
+        repo_type: RepoType = "model",
+        revision: str | None = None,
+        message: str = "Upload",
+        private: bool = True,
+        allow_patterns: Sequence[str] | None = None,
+        ignore_patterns: Sequence[str] | None = None,
+        tag: str | None = None,
+        token: str | None = None,
+        progress: Callable[[UploadProgress], None] | None = None,
+    ) -> str:
+        """Publish on a branch that is there. Many or large files may take several commits; the last one is returned and tagged."""
+        content = Content.of(folder, allow_patterns, ignore_patterns)
+        reference = RepoRef(self.scheme, repo_id, revision)
+        if tag is not None:
+            check_revision(tag, str(reference.at(None)))
+
+        def publish() -> str:
+            publication = Publication(self._client(token), reference.at(revision or DEFAULT_REVISION), repo_type)
+            publication.prepare(private=private)
+            publication.send(content, message, progress or (lambda _: None))
+            writer = MsHub(endpoint=self.endpoint, cache_dir=self.cache_dir, token=self._token if token is None else token)
+            commit = writer._listing(reference, repo_type)[0]
+            if tag is not None:
+                publication.tag(tag, commit, lambda: writer._listing(reference.at(tag), repo_type)[0])
+            return commit
+
+        return self._ask(reference, publish)
+
+    def _ask(self, reference: RepoRef, act: Callable[[], _T]) -> _T:
+        def once() -> _T:
+            with _explained(reference):
+                return act()
+
+        return self.retries.run(once)
+
+    def _fetch(self, reference: RepoRef, repo_type: RepoType, commit: str, folder: Path, rows: Sequence[_Row]) -> None:
+        client = self._client()
+        legacy = client.legacy
+
+        def location(path: str) -> str | None:
+            url = legacy.get_download_url(reference.repo_id, repo_type, path, commit)
+            legacy._ensure_session_auth()
+            with legacy._session.head(url, allow_redirects=False, timeout=legacy._timeout) as response:
+                return response.headers.get("Location")
+
+        refuse_redirected_code(reference, legacy.endpoint, [row["Path"] for row in rows], location)
+        client.download_repo(reference.repo_id, repo_type, revision=commit, local_dir=folder, file_list=[dict(row) for row in rows])
 
     def _listing(self, reference: RepoRef, repo_type: RepoType) -> tuple[str, dict[str, _Row]]:
         """The commit of a revision, and its files: path to the server's row."""
@@ -142,11 +210,13 @@ class MsHub:
             raise NotCachedError.of(reference)
         return Path(folder)
 
-    def _client(self) -> HubApi:
+    def _client(self, token: str | None = None) -> HubApi:
         from modelscope_hub import HubApi, HubConfig
 
         where = {} if self.cache_dir is None else {"cache_dir": self.cache_dir}
-        return HubApi(HubConfig(endpoint=self.endpoint, token=self._token, **where))
+        config = HubConfig(endpoint=self.endpoint, token=self._token if token is None else token, **where)
+        check_sendable(config.token, "modelscope login")
+        return HubApi(config)
 
 
 @contextmanager
@@ -188,7 +258,14 @@ def _is_commit(revision: str | None) -> bool:
 
 
 def _of_client(reference: RepoRef, error: BaseException) -> HubError:
-    from modelscope_hub.errors import AuthenticationError, FileIntegrityError, NotExistError, PermissionDeniedError, ServerError
+    from modelscope_hub.errors import (
+        AuthenticationError,
+        FileIntegrityError,
+        NotExistError,
+        PermissionDeniedError,
+        RateLimitError,
+        ServerError,
+    )
 
     if isinstance(error, NotExistError):
         return RepositoryNotFoundError(
@@ -197,15 +274,15 @@ def _of_client(reference: RepoRef, error: BaseException) -> HubError:
         )
     if isinstance(error, AuthenticationError | PermissionDeniedError):
         return AccessDeniedError(
-            f"{reference}: the hub refuses access ({error.status_code}). Log in with an account that may read it: modelscope login"
+            f"{reference}: the hub refuses access ({error.status_code}). Log in with an account that may do this: modelscope login"
         )
     if isinstance(error, FileIntegrityError):
         return HubError(f"{reference}: what arrived isn't what the hub lists, and was thrown away. Run the same again.")
     status = getattr(error, "status_code", None)
-    if status is not None or isinstance(error, ServerError):  # it has no status where the client gave up repeating the request
-        return HubError(
-            f"{reference}: the hub answered with status {status or '5xx'}. Try again later, or give a local path instead."
-        )
+    if isinstance(error, ServerError | RateLimitError):  # no status where the client gave up repeating the request
+        return HubBusyError.of(reference, status or "5xx", getattr(error, "retry_after", None))
+    if status is not None:
+        return HubError(f"{reference}: the hub answered with status {status}. Check the name, or give a local path instead.")
     return HubConnectionError(
         f"{reference}: the hub can't be reached, or broke off ({type(error).__name__}). Check the network and MODELSCOPE_ENDPOINT, "
         f"then run the same again: what has arrived is kept. What is cached can be used with TWINKLE_OFFLINE=1."
