@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from twinkle.errors import ComponentNotFoundError, ConfigError
 from twinkle.kinds import Kind, get_kind
+from twinkle.run_record import record_component
 
 if TYPE_CHECKING:
     from twinkle_registry.registry import Registry
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
 @functools.cache
 def default_registry() -> Registry:
     """The registry of this process: installed plugins, the project's aliases, and the hubs that are known."""
+    from twinkle.cli.ask import terminal_asker
     from twinkle_registry.registry import Registry
 
-    return Registry(hook_specifications="twinkle.hookspecs", base_class=lambda kind: get_kind(kind).base_class())
+    return Registry(
+        hook_specifications="twinkle.hookspecs", base_class=lambda kind: get_kind(kind).base_class(), ask=terminal_asker()
+    )
 
 
 def load_component(kind: str, reference: object) -> Any:
@@ -40,7 +44,8 @@ def load_component(kind: str, reference: object) -> Any:
     """
     row = get_kind(kind)
     found = default_registry().load(kind, reference) if isinstance(reference, str) else reference
-    return _checked(row, found, reference)
+    record_component(kind, reference, _checked(row, found, reference))
+    return found
 
 
 def make_component(kind: str, reference: object, /, **config: Any) -> Any:
@@ -59,14 +64,15 @@ def make_component(kind: str, reference: object, /, **config: Any) -> Any:
                 f"{type(reference).__name__} is already built; its configuration ({', '.join(config)}) can't be changed here. "
                 f"Give the class, or its name, together with the configuration."
             )
+        record_component(kind, reference, type(reference), made=reference)
         return reference
     found = load_component(kind, reference)
     if isinstance(reference, str):
         default_registry().check_config(kind, reference, config)
     _check_signature(kind, found, config)
-    if inspect.isclass(found):
-        return found(**config)
-    return functools.partial(found, **config) if config else found
+    made = found(**config) if inspect.isclass(found) else functools.partial(found, **config) if config else found
+    record_component(kind, reference, found, made=made, config=config)
+    return made
 
 
 def component_attributes(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twinkle.errors import CheckpointError
-from twinkle.run_sources import code_source, fingerprint, package_versions, plain_data, portable_path, script_source
+from twinkle.run_sources import Patterns, code_source, fingerprint, package_versions, plain_data, portable_path, script_source
 
 if TYPE_CHECKING:
     from twinkle.runtime import Runtime
@@ -78,7 +78,7 @@ class RunRecord:
         name = reference if isinstance(reference, str) else None
         found = _code_of(instance)
         given = name is None and not isinstance(reference, type) and found is type(instance)
-        plain = {} if kind in _ONLOOKERS else plain_data(_attributes(instance) if given else config)
+        plain = {} if kind in _ONLOOKERS else plain_data(_attributes(instance) if given and not config else config)
         used = UsedComponent(kind, name, found, plain)
         self._used.setdefault((kind, name or _code_key(found), json.dumps(plain, sort_keys=True)), used)
         self._remember(instance, used)
@@ -96,20 +96,28 @@ class RunRecord:
         *,
         revision: str | None = None,
         commit: str | None = None,
+        patterns: Patterns | None = None,
         **details: Any,
     ) -> None:
         """Take note of a model (``kind="model"``) or data set (``"dataset"``) that was fetched or opened at ``path``.
 
-        ``details`` say what of it was used (a split, a slice). What isn't given is kept from an earlier note of the same.
+        ``patterns`` chose the files that were fetched. ``details`` say what of it was used (a split, a slice), and are added to
+        those of an earlier note of the same.
         """
         is_local = path is not None and _is_local(reference)
         name = portable_path(path) if is_local and path is not None else reference
         details = {key: plain_data(value) for key, value in details.items() if value is not None}
-        key = json.dumps([kind, name, revision])
-        row = self._repositories.setdefault(key, {"kind": kind, "reference": name, "revision": revision, "commit": None})
-        row["commit"] = commit or row["commit"] or (None if path is None or is_local else _commit_in(path))
-        if path is not None and path.exists():
-            row.update(fingerprint(path))
+        patterns = patterns or Patterns()
+        key = json.dumps([kind, name, revision, patterns])
+        if key not in self._repositories or not details:
+            row: dict[str, Any] = {"kind": kind, "reference": name, "revision": revision, "commit": commit}
+            if path is not None:
+                row["commit"] = commit or (None if is_local else _commit_in(path))
+                row.update(fingerprint(path, patterns))
+            if patterns != Patterns():
+                row["patterns"] = plain_data(patterns._asdict())
+            self._repositories[key] = {**self._repositories.get(key, {}), **row}
+        row = self._repositories[key]
         if details:
             uses = row.setdefault("uses", [])
             if details not in uses:
@@ -190,12 +198,19 @@ def record_component(
 
 
 def record_repository(
-    kind: str, reference: str, path: Path | None, *, revision: str | None = None, commit: str | None = None, **details: Any
+    kind: str,
+    reference: str,
+    path: Path | None,
+    *,
+    revision: str | None = None,
+    commit: str | None = None,
+    patterns: Patterns | None = None,
+    **details: Any,
 ) -> None:
     """Note a model or data set in the record of this process's run; see ``RunRecord.repository``."""
     from twinkle.runtime import current_record
 
-    current_record().repository(kind, reference, path, revision=revision, commit=commit, **details)
+    current_record().repository(kind, reference, path, revision=revision, commit=commit, patterns=patterns, **details)
 
 
 def read_run(folder: Path) -> dict[str, Any]:

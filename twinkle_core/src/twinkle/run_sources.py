@@ -31,7 +31,13 @@ _SECRET_NAMES = ("token", "secret", "password", "passwd", "api_key", "apikey", "
 # Names of numbers and options of training that merely sound like it.
 _NO_SECRETS = ("tokens", "tokenizer", "token_id", "token_ids", "token_type", "by_token", "token_mean")
 _DEPTH = 8
-_NO_CONTENT = frozenset({".git", ".cache", "__pycache__", ".ms_upload_cache"})
+
+
+class Patterns(NamedTuple):
+    """Which files of a repository were asked for (``fnmatch``); None: all."""
+
+    allow: tuple[str, ...] | None = None
+    ignore: tuple[str, ...] | None = None
 
 
 def plain_data(value: Any, depth: int = _DEPTH) -> Any:
@@ -165,15 +171,15 @@ def portable_path(path: Path | str) -> str:
     return absolute.as_posix()
 
 
-def fingerprint(path: Path) -> dict[str, Any]:
-    """What a file or the files of a folder hold: ``digest``, the number of ``files``, their ``bytes``.
+def fingerprint(path: Path, patterns: Patterns | None = None) -> dict[str, Any]:
+    """What a file, or the files of a folder that ``patterns`` choose, hold: ``digest``, number of ``files``, their ``bytes``.
 
     The digest is over names and contents; of files larger than ``WHOLE_BYTES`` over their size and ``EDGE_BYTES`` at either end, so
-    one that was changed in the middle alone isn't noticed. Links are followed, hidden folders of tools left out.
+    one that was changed in the middle alone isn't noticed. Links are followed, hidden files left out.
     """
     from twinkle_hub.digest import digest_of
 
-    files = {path.name: path} if path.is_file() else _files_below(path)
+    files = {path.name: path} if path.is_file() else _files_below(path, patterns or Patterns())
     rows = {name: _content_digest(file) for name, file in files.items()}
     return {
         "digest": f"sha256:{digest_of(rows)}",
@@ -182,13 +188,18 @@ def fingerprint(path: Path) -> dict[str, Any]:
     }
 
 
-def _files_below(folder: Path) -> dict[str, Path]:
+def _files_below(folder: Path, patterns: Patterns) -> dict[str, Path]:
+    from twinkle_hub.patterns import matching
+
     found = {
-        path.relative_to(folder).as_posix(): path
+        name: path
         for path in folder.rglob("*")
-        if path.is_file() and _NO_CONTENT.isdisjoint(path.relative_to(folder).parts)
+        if not any(part.startswith((".", "__pycache__")) for part in path.relative_to(folder).parts)
+        and path.is_file()
+        and (name := path.relative_to(folder).as_posix())
     }
-    return {name: found[name] for name in sorted(found)[:MAX_FILES]}
+    chosen = sorted(matching(found, patterns.allow, patterns.ignore))
+    return {name: found[name] for name in chosen[:MAX_FILES]}
 
 
 def _content_digest(file: Path) -> str:

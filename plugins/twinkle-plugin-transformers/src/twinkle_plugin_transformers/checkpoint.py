@@ -18,12 +18,15 @@ from peft import PeftConfig
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from twinkle.checkpoint_index import INDEX, verify_folder
 from twinkle.errors import CheckpointError, TwinkleError
 from twinkle.hub import download_model
+from twinkle.run_verify import check_resume
 from twinkle_plugin_transformers.adapter import AdapterState
-from twinkle_plugin_transformers.checkpoint_folder import INDEX, first_of, read_tensors, recover_folder, verify_folder, write_folder
+from twinkle_plugin_transformers.checkpoint_folder import first_of, read_tensors, recover_folder, write_folder
 from twinkle_plugin_transformers.data_parallel import DataParallel
 from twinkle_plugin_transformers.injection import AdapterSet
+from twinkle_plugin_transformers.materials import model_details, used_components
 from twinkle_plugin_transformers.publishing import upload_folder
 from twinkle_plugin_transformers.trainer_state import random_state, read_training_state, write_training_state
 
@@ -84,23 +87,38 @@ class Checkpoints:
         Raises:
             CheckpointError: it can't be written; every rank raises it.
         """
+        runtime = self._parallel.runtime
         randoms = self._parallel.gather(random_state(self._device)) if training else []
 
         def fill(folder: Path) -> None:
             self._write_weights(folder, state)
             if training:
                 write_training_state(folder, state, randoms=randoms, data=data)
+            runtime.record.write(folder, runtime, **self._materials(state))
 
-        self._on_master(lambda: write_folder(target, fill))
+        def write() -> None:
+            write_folder(target, fill)
+            runtime.hooks.saved_checkpoint(target, state.steps)
+
+        self._on_master(write)
         return target
 
-    def read(self, folder: Path, state: AdapterState, *, training: bool) -> dict[str, Any]:
+    def _materials(self, state: AdapterState) -> dict[str, Any]:
+        """What the model tells of itself for the bill of materials."""
+        return {"model": model_details(state, self._base, self._model_id), "components": used_components(state)}
+
+    def read(self, folder: Path, state: AdapterState, *, training: bool, verify: bool = False) -> dict[str, Any]:
         """Take over what ``folder`` holds, once all of it was found right; returns the data position. Every rank has to call it.
+
+        ``verify``: also that the run that wrote it was made of what this one is.
 
         Raises:
             CheckpointError: it isn't whole, or doesn't fit; nothing was changed.
         """
         self._on_master(lambda: recover_folder(folder))
+        if verify:
+            runtime = self._parallel.runtime
+            self._on_master(lambda: check_resume(folder, runtime.record.as_plain(runtime, **self._materials(state))))
         verify_folder(folder)
         weights = ReadWeights(folder, self._base, self._adapters, state)
         found = read_training_state(folder, state) if training else None

@@ -1,7 +1,6 @@
 """A checkpoint's folder: written aside and renamed, and checked before anything is read from it.
 
-The last file written is ``twinkle_checkpoint.json``, the index: every file with its size and SHA-256. A folder without it was
-cut short, or comes from elsewhere.
+The last file written is the index (``twinkle.checkpoint_index``).
 
 A folder is replaced by two renames: the old one to ``.NAME.X.old``, the new one from ``.NAME.X.new``. Where the process ends
 between the two, the next read or write of that name finishes the replacement. A lock on the new folder tells a writer that is still
@@ -12,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import glob
-import hashlib
 import json
 import os
 import shutil
@@ -26,10 +24,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from twinkle.checkpoint_index import verify_folder, write_index
 from twinkle.errors import CheckpointError, ConfigError
-
-INDEX = "twinkle_checkpoint.json"
-_SCHEMA = 1
 
 
 def checkpoint_path(name: str, output_dir: str | Path | None) -> Path:
@@ -62,7 +58,7 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> Path:
     try:
         with _held(aside):
             fill(aside)
-            _write_index(aside)
+            write_index(aside)
             aside.chmod(0o777 & ~_umask())
             _swap(aside, target)
     except OSError as error:
@@ -131,36 +127,6 @@ def _is_held(folder: Path) -> bool:
     return False
 
 
-def verify_folder(folder: Path) -> None:
-    """Check every file of a checkpoint against its index.
-
-    Raises:
-        CheckpointError: the folder or one of its files is missing, cut short or changed; names the file.
-    """
-    if not folder.is_dir():
-        raise CheckpointError(f"There is no checkpoint at {folder}.")
-    index = folder / INDEX
-    if not index.is_file():
-        raise CheckpointError(f"{folder} isn't a whole checkpoint: {INDEX}, which is written last, is missing.")
-    try:
-        content = json.loads(index.read_text())
-        schema, files = content["schema"], content["files"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{index} can't be read: {error!r}") from error
-    if schema != _SCHEMA:
-        raise CheckpointError(f"{folder} has the layout {schema}; this version reads {_SCHEMA}.")
-    for name, expected in files.items():
-        path = folder / name
-        if not path.is_file():
-            raise CheckpointError(f"The checkpoint {folder} isn't whole: {name} is missing.")
-        if path.stat().st_size != expected["size"]:
-            raise CheckpointError(
-                f"The checkpoint {folder} isn't whole: {name} has {path.stat().st_size} bytes instead of {expected['size']}."
-            )
-        if _digest(path) != expected["sha256"]:
-            raise CheckpointError(f"The checkpoint {folder} is damaged: the content of {name} isn't what was written.")
-
-
 def read_json(path: Path) -> Any:
     """The JSON in a checkpoint's file.
 
@@ -192,18 +158,6 @@ def first_of(problems: Sequence[str]) -> str:
     return "; ".join(problems[:3]) + more
 
 
-def _write_index(folder: Path) -> None:
-    files = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": _digest(path)}
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    with (folder / INDEX).open("w", encoding="utf-8") as file:
-        json.dump({"schema": _SCHEMA, "files": files}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _swap(aside: Path, target: Path) -> None:
     if not target.exists():
         aside.rename(target)
@@ -216,11 +170,6 @@ def _swap(aside: Path, target: Path) -> None:
         old.rename(target)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _umask() -> int:

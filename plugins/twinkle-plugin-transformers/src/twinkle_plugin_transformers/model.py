@@ -432,16 +432,17 @@ class TransformersModel(TwinkleModel):
         self._checkpoints.read(folder, self._states.find(adapter_name), training=load_optimizer)
 
     @remote_function(collect="first")
-    def resume_from_checkpoint(self, checkpoint: str | Path, *, adapter_name: str = "") -> dict[str, Any]:
+    def resume_from_checkpoint(self, checkpoint: str | Path, *, adapter_name: str = "", verify: bool = False) -> dict[str, Any]:
         """Continue exactly where a checkpoint was written: weights, optimizer, schedule, random state, counters.
 
         Set the same optimizer and schedule before. Returns the data position that was saved, for the data loader's
-        ``resume_from_checkpoint``; an accumulation that had begun is not in a checkpoint.
+        ``resume_from_checkpoint``; an accumulation that had begun is not in a checkpoint. ``verify``: only where the run that wrote
+        it was made of what this one is (``twinkle run verify``).
 
         Raises:
             CheckpointError: it is missing, cut short or another model's; names the file. Nothing was changed.
         """
-        return self._checkpoints.read(Path(checkpoint), self._states.find(adapter_name), training=True)
+        return self._checkpoints.read(Path(checkpoint), self._states.find(adapter_name), training=True, verify=verify)
 
     @remote_function(collect="first")
     def get_state_dict(self, *, adapter_name: str = "") -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from torch import nn
 
 from twinkle.component import load_component
 from twinkle.errors import ComponentNotFoundError, ConfigError
+from twinkle.run_record import record_component
 
 
 def build_optimizer(reference: object, parameters: Sequence[nn.Parameter], config: Mapping[str, Any]) -> torch.optim.Optimizer:
@@ -28,13 +29,17 @@ def build_optimizer(reference: object, parameters: Sequence[nn.Parameter], confi
         ComponentNotFoundError: nothing has that name; names the nearest.
     """
     if isinstance(reference, torch.optim.Optimizer):
-        return _checked_instance(reference, parameters, config)
+        given = _checked_instance(reference, parameters, config)
+        record_component("optimizer", reference, type(given), made=given, config=given.defaults)
+        return given
     found = _find("optimizer", reference, torch.optim, torch.optim.Optimizer, torch_first=True)
     options = dict(config)
     has_fused = "fused" in inspect.signature(found).parameters and not {"fused", "foreach", "capturable"} & set(options)
     if has_fused and all(parameter.device.type in ("cpu", "cuda", "xpu", "mps") for parameter in parameters):
         options["fused"] = True
-    return _build("optimizer", found, list(parameters), options)
+    made: torch.optim.Optimizer = _build("optimizer", found, list(parameters), options)
+    record_component("optimizer", reference, found, made=made, config=config)
+    return made
 
 
 def build_scheduler(reference: object, optimizer: torch.optim.Optimizer, config: Mapping[str, Any]) -> Any:
@@ -47,7 +52,9 @@ def build_scheduler(reference: object, optimizer: torch.optim.Optimizer, config:
             )
         return reference
     found = _find("lr_scheduler", reference, kind, kind.LRScheduler, torch_first=False)
-    return _build("lr_scheduler", found, optimizer, dict(config))
+    made = _build("lr_scheduler", found, optimizer, dict(config))
+    record_component("lr_scheduler", reference, found, made=made, config=config)
+    return made
 
 
 def _find(kind: str, reference: object, module: Any, base: type, *, torch_first: bool) -> Any:

@@ -83,6 +83,7 @@ def step(state: AdapterState, parallel: DataParallel) -> None:
     state.steps += 1
     state.schedule_due = True
     state.measure_step(step=state.steps, lr=lr, grad_norm=norm)
+    parallel.runtime.hooks.end_step(state.steps, grad_norm=norm, learning_rates=lr)
 
 
 def advance_schedule(state: AdapterState) -> None:

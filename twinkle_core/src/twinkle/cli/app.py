@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from twinkle import __version__
-from twinkle.cli import hub, plugins
+from twinkle.cli import hub, plugins, policy
+from twinkle.cli import run as run_commands
 from twinkle.errors import TwinkleError
 
-BUILT_IN = frozenset({"hub", "plugins"})
+BUILT_IN = frozenset({"hub", "plugins", "policy", "run"})
 """Commands that need no plugin."""
 
 _ELSEWHERE = {"quickstart": "pip install 'twinkle-plugin-tiny[quickstart]'"}
@@ -75,6 +76,8 @@ def build_app(*, with_plugins: bool = True) -> typer.Typer:
 
     app.add_typer(hub.app, name="hub")
     app.add_typer(plugins.app, name="plugins")
+    app.add_typer(policy.app, name="policy")
+    app.add_typer(run_commands.app, name="run")
     if with_plugins:
         from twinkle.component import default_registry
 
