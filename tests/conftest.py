@@ -1,4 +1,4 @@
-"""Fixtures of the tests that cross distributions: the checkout, wheels of it, and environments to install them into."""
+"""Fixtures of the tests that cross distributions: the checkout, wheels of it, environments to install them into, hubs."""
 
 import json
 import os
@@ -6,10 +6,13 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from twinkle_hub.testing import HfServer, MsServer
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -118,3 +121,74 @@ def child_environment(tmp_path: Path) -> Environment:
     script.write_text(f"#!{environment.python}\nfrom twinkle.cli import main\nmain()\n")
     script.chmod(0o755)
     return environment
+
+
+@dataclass(frozen=True)
+class HubWorld:
+    """Two hubs on this machine that only this test knows, a project, and an empty Twinkle's folder.
+
+    Attributes:
+        hf: speaks Hugging Face's protocol.
+        ms: speaks ModelScope's.
+        project: the folder in which programs run.
+        home: Twinkle's folder.
+        canary: a file that code from the hubs makes when it is executed.
+    """
+
+    hf: HfServer
+    ms: MsServer
+    project: Path
+    home: Path
+    canary: Path
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment of programs in this world. Nothing from outside speaks for code from hubs in it."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("TWINKLE_", "HF_", "MODELSCOPE_"))}
+        caches = self.home.parent
+        return {
+            **kept,
+            "TWINKLE_HOME": str(self.home),
+            "TWINKLE_POLICY": "",
+            "HF_ENDPOINT": self.hf.endpoint,
+            "HF_HOME": str(caches / "hf"),
+            "MODELSCOPE_ENDPOINT": self.ms.endpoint,
+            "MODELSCOPE_CACHE": str(caches / "ms"),
+            "MODELSCOPE_HOME": str(caches / "ms-home"),
+            "OMP_NUM_THREADS": "1",
+            "NO_COLOR": "1",
+            "COLUMNS": "240",
+        }
+
+    def python(self, code: str, *arguments: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run ``code`` in a process of its own, in the project's folder, and return what it printed."""
+        command = [sys.executable, "-c", code, *arguments]
+        environment = {**self.variables, **variables}
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=self.project, check=False, stdin=subprocess.DEVNULL
+        )
+        if check and done.returncode:
+            pytest.fail(f"{code}\n{arguments} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def twinkle(self, *arguments: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run ``twinkle`` with ``arguments``."""
+        return self.python("from twinkle.cli import main; main()", *arguments, check=check, **variables)
+
+    def project_file(self, **tables: dict[str, str]) -> None:
+        """Write the project's ``twinkle.toml``: ``alias={...}``, ``mirror={...}``."""
+        lines = ["schema = 1"]
+        for table, rows in tables.items():
+            lines += [f"[{table}]", *(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in rows.items())]
+        (self.project / "twinkle.toml").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[HubWorld]:
+    """A world of its own, whose programs reach nothing outside it."""
+    project = tmp_path / "project"
+    project.mkdir()
+    with HfServer(token="sekret-of-the-test") as hf, MsServer(token="sekret-of-the-test") as ms:
+        world = HubWorld(hf, ms, project, tmp_path / "home", tmp_path / "canary")
+        world.project_file()
+        yield world

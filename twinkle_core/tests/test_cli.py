@@ -11,6 +11,7 @@ import pytest
 import twinkle
 import twinkle.cli.doctor
 import twinkle.cli.plugins
+import twinkle.cli.trace
 import twinkle.component
 from twinkle.cli.app import run
 from twinkle_registry.registry import Registry
@@ -76,10 +77,12 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TWINKLE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
     registry = functools.cache(
         lambda: Registry(path=[str(folder)], home=tmp_path / "home", hook_specifications="twinkle.hookspecs")
     )
-    for module in (twinkle.component, twinkle.cli.plugins, twinkle.cli.doctor):
+    for module in (twinkle.component, twinkle.cli.plugins, twinkle.cli.doctor, twinkle.cli.trace):
         monkeypatch.setattr(module, "default_registry", registry)
     return folder
 

@@ -28,7 +28,7 @@ from twinkle_hub.errors import (
 )
 from twinkle_hub.hub import UploadProgress
 from twinkle_hub.patterns import matching
-from twinkle_hub.repository import RepoRef, RepoType, check_revision
+from twinkle_hub.repository import RepoRef, RepoType, check_paths, check_revision
 from twinkle_hub.retries import DEFAULT, Retries, parse_retry_after
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ class HfHub:
                 return snapshot(at, cached=True)
             except LocalEntryNotFoundError:
                 paths = client.list_repo_files(repo_id, revision=at.resolved, repo_type=repo_type)
+                check_paths(paths, reference)
                 where = partial(_location, client, repo_id, repo_type, at.resolved)
                 refuse_redirected_code(reference, client.endpoint, matching(paths, allow, ignore), where)
             return snapshot(at, cached=False)
@@ -219,6 +220,10 @@ def _explained(reference: RepoRef) -> Iterator[None]:
         raise HubError(
             f"{reference} isn't a name that Hugging Face allows: owner/name, of letters, digits, '-', '_' and '.'."
         ) from error
+    except RuntimeError as error:  # of a file that couldn't be sent; why is its cause
+        if isinstance(error.__cause__, HTTPError | ConnectionError):
+            raise _of_transport(reference, error.__cause__) from error
+        raise
     except (HTTPError, ConnectionError) as error:
         # The transport quotes a malformed header in full, and the token is in one: that must not reach a traceback.
         raise _of_transport(reference, error) from (None if isinstance(error, LocalProtocolError) else error)

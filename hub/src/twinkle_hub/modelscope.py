@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twinkle_hub._modelscope_cache import RepositoryCache
@@ -30,7 +30,7 @@ from twinkle_hub.errors import (
 )
 from twinkle_hub.hub import UploadProgress
 from twinkle_hub.patterns import matching
-from twinkle_hub.repository import RepoRef, RepoType, check_revision
+from twinkle_hub.repository import RepoRef, RepoType, check_paths, check_revision
 from twinkle_hub.retries import DEFAULT, Retries
 
 if TYPE_CHECKING:
@@ -187,9 +187,7 @@ class MsHub:
         else:
             rows = legacy.list_repo_files(repo_id, repo_type, revision=revision)
         files = {row["Path"]: row for row in rows if row.get("Type") != "tree"}
-        for path in map(PurePosixPath, files):
-            if path.is_absolute() or ".." in path.parts:
-                raise HubError(f"{reference} lists a file outside of itself, {str(path)!r}. Don't use this repository.")
+        check_paths(files, reference)
         commit = _commit(page.get("LatestCommitter") or {}, revision, files.values())
         check_revision(commit, f"the commit that the hub names for {reference}")  # it becomes a folder's name
         return commit, files

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 from urllib.parse import unquote
 
@@ -84,6 +85,18 @@ def check_revision(revision: str, reference: str) -> None:
     """
     if not _REVISION.fullmatch(revision) or ".." in revision:
         raise _malformed(reference, f"{revision!r} can't be the name of a branch, a tag or a commit")
+
+
+def check_paths(paths: Iterable[str], reference: RepoRef) -> None:
+    """Check that the ``paths`` that a hub lists for ``reference`` lie inside the repository, on every system.
+
+    Raises:
+        HubError: one is absolute, or leads out of it; names the path.
+    """
+    for path in paths:
+        plain = PurePosixPath(path.replace("\\", "/"))
+        if plain.is_absolute() or ".." in plain.parts or PureWindowsPath(path).drive:
+            raise HubError(f"{reference} lists a file outside of itself, {path!r}. Don't use this repository.")
 
 
 def _split_path(text: str, rest: str, base: Path | None) -> tuple[str, str | None]:

@@ -1,6 +1,7 @@
-"""``twinkle plugins``: what is installed, what it provides, and whether it works.
+"""``twinkle plugins``: what is installed, what it provides, where a name leads, and whether it works.
 
-``list`` and ``info`` read manifests only; ``doctor`` imports everything, each part contained, so that it works when plugins don't.
+``list``, ``info`` and ``trace`` execute nothing; ``doctor`` imports everything that is installed, each part contained, so that it
+works when plugins don't.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from twinkle.cli.doctor import Finding, examine
+from twinkle.cli.trace import trace
 from twinkle.component import default_registry
 from twinkle.errors import ComponentNotFoundError
 from twinkle.kinds import KINDS, get_kind
@@ -128,9 +130,12 @@ def _show_component(console: Console, row: ComponentRow) -> None:
     console.print(table)
 
 
+app.command("trace")(trace)
+
+
 @app.command("doctor")
 def doctor(as_json: AsJson = False) -> None:
-    """Check this installation: platform, manifests, requirements, and that every component can be imported.
+    """Check this installation: platform, plugins, the cache of components from hubs, and the project's lock.
 
     Exits with status 1 where something is wrong.
     """
@@ -144,8 +149,9 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def _show_findings(findings: list[Finding]) -> None:
-    console = Console()
-    table = Table("", "subject", "finding", box=None, header_style="bold", pad_edge=False)
+    console = Console(highlight=False)
+    width = max(len(finding.subject) for finding in findings)
     for finding in findings:
-        table.add_row(_MARKS[finding.status], escape(finding.subject), escape(finding.message))
-    console.print(table)
+        # Not a table: its columns would break the commands, which are there to be copied.
+        mark = " " * (7 - len(finding.status)) + _MARKS[finding.status]
+        console.print(f"{mark}  {escape(finding.subject.ljust(width))}  {escape(finding.message)}", soft_wrap=True)
