@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from twinkle_registry.trust_store import TrustStore
 
@@ -21,6 +21,22 @@ if TYPE_CHECKING:
 
 VARIABLE = "TWINKLE_POLICY"
 SYSTEM_FILE = Path("/etc/twinkle/policy.toml")
+
+
+class Step(NamedTuple):
+    """What one of those that are asked says; ``allowed`` is ``None`` where it says nothing.
+
+    Attributes:
+        asked: who: ``revocations``, ``operator``, ``user``, ``lock``, ``environment`` or ``default``.
+        allowed: what it says.
+        rule: the rule, where there is one.
+        why: the reason.
+    """
+
+    asked: str
+    allowed: bool | None
+    rule: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -44,14 +60,14 @@ class Policies:
         Raises:
             PolicyError: a file isn't valid, or the one that was named isn't there: then nothing is allowed.
         """
+        from twinkle_registry.revocations import Revocations
+
         file = file or policy_file()
         operator = None
         if file is not None:
             from twinkle_registry.policy import load_policy
 
             operator = load_policy(file)
-        from twinkle_registry.revocations import Revocations
-
         key = operator.revocations.public_key if operator and operator.revocations else None
         return cls(TrustStore(home), operator, Revocations.load(home, key))
 
@@ -63,7 +79,8 @@ class Policies:
     def revoked(self, digest: str | None) -> str | None:
         """Why files with this digest (64 hex digits) may not be used, or ``None``."""
         if self.operator and self.operator.revocations and self.revocations is None:
-            return f"{self.operator.source} names a list of revoked digests, which was never fetched. Run: twinkle policy refresh"
+            missing = "names a list of revoked digests, and none that its key signed was fetched"
+            return f"{self.operator.source} {missing}. Run: twinkle policy refresh"
         return self.revocations.is_revoked(digest) if self.revocations and digest else None
 
     def operator_decision(self, request: LoadRequest) -> Decision:
@@ -76,6 +93,37 @@ class Policies:
         """Whether a rule, the operator's or the user's, allows ``request``, or would with the right digest and capabilities."""
         operator = self.operator is not None and self.operator.may_allow(request)
         return operator or self.user.may_allow(request)
+
+    def explain(self, request: LoadRequest, *, locked: bool, environment: bool) -> list[Step]:
+        """What each of those that are asked says of ``request``, in the order of ``authorize``: the first that speaks decides.
+
+        Plugins' checks aren't here: they are code, and only loading asks them.
+
+        Args:
+            locked: the project's lock pins these files.
+            environment: this process was started with ``TWINKLE_TRUST_REMOTE_CODE``.
+        """
+        revoked = self.revoked(request.digest)
+        operator, user = self.operator_decision(request), self.user.decide(request)
+        shown = "nobody has revoked it" if request.digest else "the digest isn't known before the download"
+        return [
+            Step("revocations", False if revoked else None, "", revoked or shown),
+            *([Step("operator", *operator)] if operator.allowed is False else []),
+            *([Step("user", *user)] if user.allowed is False else []),
+            *([] if operator.allowed is False else [Step("operator", *operator)]),
+            Step("lock", True if locked else None, "", "twinkle.lock pins it" if locked else "twinkle.lock doesn't pin it"),
+            *([] if user.allowed is False else [Step("user", *user)]),
+            Step(
+                "environment",
+                True if environment else None,
+                "",
+                f"TWINKLE_TRUST_REMOTE_CODE is {'set' if environment else 'unset'}",
+            ),
+            Step("default", None if self.default == "ask" else False, "", _DEFAULTS[self.default]),
+        ]
+
+
+_DEFAULTS = {"ask": "a terminal is asked; a script gets an error", "deny": "the operator's policy denies what no rule allows"}
 
 
 def policy_file(environment: Mapping[str, str] | None = None) -> Path | None:

@@ -225,6 +225,11 @@ class Policy(TomlModel):
             *(self._report("allow", place, rule, path, request, arriving) for place, rule in enumerate(self.allow)),
         ]
 
+    def rule_name(self, effect: str, place: int) -> str:
+        """How decisions and warnings call a rule: ``file:line: allow[0]``."""
+        line = self._lines.get((effect, place))
+        return f"{self._source}{f':{line}' if line else ''}: {effect}[{place}]"
+
     def _report(
         self,
         effect: Literal["allow", "deny"],
@@ -234,8 +239,7 @@ class Policy(TomlModel):
         request: LoadRequest,
         arriving: bool,
     ) -> RuleReport:
-        line = self._lines.get((effect, place))
-        name = f"{self._source}{f':{line}' if line else ''}: {effect}[{place}]"
+        name = self.rule_name(effect, place)
         return RuleReport(name, effect, _mismatch(rule, path, request, effect, arriving), rule.about)
 
 

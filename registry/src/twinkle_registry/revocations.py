@@ -78,10 +78,15 @@ class Revocations:
             PolicyError: the copy was damaged; says how to fetch it anew.
         """
         found = _read_copy(home)
-        if found is None or public_key is None or found[2] != public_key:
+        if found is None or public_key is None:
             return None
-        content, signature, _ = found
-        return _checked(content, signature, public_key, str(_copy(home)))[0]
+        content, signature, signer = found
+        if signer and signer != public_key:
+            return None
+        try:
+            return _checked(content, signature, public_key, str(_copy(home)))[0]
+        except (PolicyError, TrustError):
+            raise PolicyError(f"{_copy(home)} was changed or damaged. Fetch the list anew: twinkle policy refresh") from None
 
     @classmethod
     def refresh(cls, source: str, public_key: str, *, home: Path, hubs: Hubs | None = None, offline: bool = False) -> Revocations:
@@ -195,9 +200,14 @@ def _decoded(text: str) -> bytes:
 
 
 def _fetched(source: str, hubs: Hubs | None, offline: bool) -> tuple[bytes, str]:
-    from twinkle_hub.hubs import Hubs, fetch
+    from twinkle_hub.hubs import Hubs, locate
 
-    folder = fetch(source, hubs=hubs or Hubs.standard(), allow_patterns=[LIST, SIGNATURE], offline=offline)
+    folder = locate(source)
+    if not isinstance(folder, Path):
+        hub = (hubs or Hubs.standard()).get(folder.scheme)
+        # Asked first, since a client may answer a download from its cache when the hub can't be reached: that is no refresh.
+        commit = hub.resolve(folder.repo_id, folder.revision, offline=offline)
+        folder = hub.download(folder.repo_id, revision=commit, allow_patterns=[LIST, SIGNATURE], offline=offline)
     found = []
     for name in (LIST, SIGNATURE):
         file = folder / name

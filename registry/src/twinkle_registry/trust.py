@@ -156,9 +156,9 @@ def authorize(
 ) -> Grant:
     """Return the permission to load what ``request`` says.
 
-    For code from a hub the first of these decides: a revoked digest (no), the operator's policy (no), a plugin's denial (no), the
-    operator's policy (yes), the lock, the user's earlier decisions, ``TWINKLE_TRUST_REMOTE_CODE``, and the answer of a person
-    who is asked.
+    For code from a hub the first of these decides: a revoked digest (no), the operator's policy (no), what the user revoked (no), a
+    plugin's denial (no), the operator's policy (yes), the lock, the user's earlier decisions, ``TWINKLE_TRUST_REMOTE_CODE``, and
+    the answer of a person who is asked.
 
     Args:
         request: what somebody wants to load.
@@ -220,6 +220,7 @@ def _refuse(request: LoadRequest, rules: Rules | None, denial: Callable[[LoadReq
         if reason := rules.revoked(request.digest):
             raise _denied(request, f"its files are revoked: {reason}")
         _heed(request, rules.operator(request))
+        _heed(request, rules.user(request))
     if denial and (reason := denial(request)):
         raise _denied(request, reason)
 
@@ -233,7 +234,6 @@ def _permission(request: LoadRequest, rules: Rules | None, warn: Callable[[str],
         if rules.locked(request):
             return "twinkle.lock"
         opinion = rules.user(request)
-        _heed(request, opinion)
         if opinion is not None and opinion.allowed:
             return opinion.rule
     if environment_allows():

@@ -50,14 +50,21 @@ class TrustStore:
         return self.rules().may_allow(request)
 
     def allow_digest(self, digest: str, reference: str) -> None:
-        """Allow the files with this digest, wherever they come from; ``reference`` is what the user saw. Lifts its revocation.
+        """Allow the files with this digest, wherever they come from; ``reference`` is what the user saw.
+
+        Lifts the revocation of the digest and of that one repository; its owner's, if there is one, still refuses it.
 
         Raises:
             PolicyError: ``digest`` is none, or the file isn't valid or can't be written.
         """
+        from twinkle_registry.policy import repository_path
+
         named = _digest(digest)
+        lifted = [{"digest": [named]}]
+        if repository_path(_bare(reference)):
+            lifted.append({"owner": [_repository(reference)]})
         with self._changed() as data:
-            data["deny"] = [rule for rule in data["deny"] if rule.get("digest") != [named]]
+            data["deny"] = [rule for rule in data["deny"] if rule not in lifted]
             _add(data["allow"], {"digest": [named], "reason": reference})
 
     def allow_owner(self, owner: str, kind: str) -> None:
@@ -71,7 +78,7 @@ class TrustStore:
         """
         owner = owner.rstrip("/")
         with self._changed() as data:
-            data["deny"] = [rule for rule in data["deny"] if rule.get("owner") != [owner]]
+            data["deny"] = [rule for rule in data["deny"] if rule != {"owner": [owner]}]
             _add(data["allow"], {"owner": [owner], "kind": [kind]})
 
     def revoke(self, what: str) -> list[str]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from twinkle.cli.hub_trust import revoke, trust
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Look into hub repositories; pin, fetch, check and compare what the project uses of them.", no_args_is_help=True
 )
+app.command("trust")(trust)
+app.command("revoke")(revoke)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 References = Annotated[list[str] | None, typer.Argument(metavar="[REF]...", help="Only these entries of the lock (default: all).")]
