@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from twinkle_hub.errors import HubError, RepositoryNotFoundError, RevisionNotFoundError
 from twinkle_hub.repository import RepoRef
 from twinkle_hub.settings import Settings
-from twinkle_registry.errors import TrustError
+from twinkle_registry.errors import LockError, TrustError
 from twinkle_registry.hub_component import find_in_repository
 from twinkle_registry.inspection import Inspection, claims, inspect_files
+from twinkle_registry.limits import Limits, check_files
 from twinkle_registry.load_rules import LoadRules
 from twinkle_registry.reference import HubReference
 from twinkle_registry.store import ComponentStore, StoredRepository
@@ -203,9 +204,9 @@ class HubLoading:
                 self._fetch_pin(request, pin, mirror)
             return _Fetched(pin.digest, pin.commit, _repository(hub))
         if self._settings.locked:
-            raise TrustError(
-                f"{request.reference!r} isn't in {self._lock().file}, and nothing else may be used (TWINKLE_LOCKED or --locked). "
-                f"To pin it there: twinkle hub add {request.reference}"
+            raise LockError(
+                f"{request.reference} isn't in {self._lock().file}, and only what is locked may be used (TWINKLE_LOCKED, "
+                f"--locked). Add it: twinkle hub add {request.reference}"
             )
         if hub.digest is not None and hub.digest in self._store and (known := self._known(request, hub.digest)):
             return known
@@ -261,6 +262,9 @@ class HubLoading:
             commit = source.resolve(repository.repo_id, repository.revision, offline=offline)
             digest = self._store.digest_at(name, commit) if _COMMIT.fullmatch(commit) else None
             if digest is None:
+                if not offline:  # names that a client might write somewhere else are refused before it could
+                    listed = dict.fromkeys(source.list_files(repository.repo_id, commit), 0)
+                    check_files(listed, str(repository), Limits.from_environment())
                 digest = self._store.add(source.download(repository.repo_id, revision=commit, offline=offline))
                 self._store.record_source(digest, name, commit)
         return _Fetched(digest, commit, name)
