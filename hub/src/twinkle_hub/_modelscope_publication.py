@@ -6,11 +6,12 @@ The client's errors go through as they are; ``twinkle_hub.modelscope`` explains 
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from twinkle_hub.content import Content
-from twinkle_hub.errors import AccessDeniedError, HubError, RevisionNotFoundError
+from twinkle_hub.errors import AccessDeniedError, HubBusyError, HubError, RevisionNotFoundError
 from twinkle_hub.hub import UploadProgress
 from twinkle_hub.repository import RepoRef, RepoType
 
@@ -62,21 +63,28 @@ class Publication:
 
     def send(self, content: Content, message: str, progress: Callable[[UploadProgress], None]) -> None:
         """Send the files and make the commits that hold them."""
+        from modelscope_hub.errors import StorageError
 
-        def committed(event: Mapping[str, Any]) -> None:
+        problems: list[str] = []
+
+        def noted(event: Mapping[str, Any]) -> None:
+            problems.extend([str(event["error"])] if event["error"] else [])
             progress(UploadProgress(event["committed_files"], event["total_files"], event["committed_bytes"], event["total_bytes"]))
 
-        self._client.upload_folder(
-            self._reference.repo_id,
-            self._repo_type,
-            content.folder,
-            commit_message=message,
-            revision=self._branch,
-            allow_patterns=[glob.escape(path) for path in content.paths],
-            use_cache=False,  # it would be a file in the folder; what has arrived isn't sent again without it, too
-            disable_tqdm=True,
-            progress_callback=committed,
-        )
+        try:
+            self._client.upload_folder(
+                self._reference.repo_id,
+                self._repo_type,
+                content.folder,
+                commit_message=message,
+                revision=self._branch,
+                allow_patterns=[glob.escape(path) for path in content.paths],
+                use_cache=False,  # it would be a file in the folder; what has arrived isn't sent again without it, too
+                disable_tqdm=True,
+                progress_callback=noted,
+            )
+        except StorageError as error:  # it says how many files failed; why, only the events told
+            raise _of_problem(self._reference, problems[-1] if problems else "") from error
         content.check_unchanged()
 
     def tag(self, tag: str, commit: str, tagged: Callable[[], str]) -> None:
@@ -87,3 +95,15 @@ class Publication:
             self._client.create_repo_tag(repo_id, repo_type, tag, revision=self._branch)
         elif (found := tagged()) != commit:
             raise HubError(f"{self._reference.at(tag)} is there already, and is another commit ({found}). Choose another tag.")
+
+
+def _of_problem(reference: RepoRef, problem: str) -> HubError:
+    found = re.search(r"\[([45]\d\d)\]", problem)  # how the client writes a status into its errors
+    status = found[1] if found else "5xx"
+    if status in ("401", "403"):
+        return AccessDeniedError(
+            f"{reference}: the hub refuses access ({status}). Log in with an account that may do this: modelscope login"
+        )
+    if status.startswith("4") and status != "429":
+        return HubError(f"{reference}: the hub refuses the files with status {status}. Check them, and the repository's limits.")
+    return HubBusyError.of(reference, status)

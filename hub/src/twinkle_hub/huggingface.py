@@ -44,7 +44,7 @@ class HfHub:
         endpoint: the server's URL; ``None``: what the client is configured for (``HF_ENDPOINT``).
         cache_dir: the cache; ``None``: the client's own (``HF_HOME``), which it shares with other libraries.
         token: ``None``: the one that the client knows; ``False``: send none.
-        retries: for a busy hub and broken connections, beyond what the client itself does.
+        retries: for reading from a busy hub and over broken connections, beyond what the client itself does.
     """
 
     scheme = "hf"
@@ -148,12 +148,10 @@ class HfHub:
         if tag is not None:
             check_revision(tag, str(reference.at(None)))
 
-        def publish() -> str:
+        with _explained(reference):
             publication = Publication(self._client(token), reference, repo_type, progress or (lambda _: None))
             publication.prepare(private=private)
             return publication.commit(content, message, tag)
-
-        return self._ask(reference, publish)
 
     def _reference(self, repo_id: str, revision: str | None) -> RepoRef:
         reference = RepoRef(self.scheme, repo_id, revision)

@@ -49,7 +49,7 @@ class MsHub:
         endpoint: the server's URL; ``None``: what the client is configured for (``MODELSCOPE_ENDPOINT``).
         cache_dir: the cache; ``None``: the client's own (``MODELSCOPE_CACHE``), which it shares with other libraries.
         token: ``None``: the one that the client knows; ``""``: send none.
-        retries: for a busy hub and broken connections, beyond what the client itself does.
+        retries: for reading from a busy hub and over broken connections, beyond what the client itself does.
     """
 
     scheme = "ms"
@@ -137,7 +137,7 @@ class MsHub:
         if tag is not None:
             check_revision(tag, str(reference.at(None)))
 
-        def publish() -> str:
+        with _explained(reference):
             publication = Publication(self._client(token), reference.at(revision or DEFAULT_REVISION), repo_type)
             publication.prepare(private=private)
             publication.send(content, message, progress or (lambda _: None))
@@ -146,8 +146,6 @@ class MsHub:
             if tag is not None:
                 publication.tag(tag, commit, lambda: writer._listing(reference.at(tag), repo_type)[0])
             return commit
-
-        return self._ask(reference, publish)
 
     def _ask(self, reference: RepoRef, act: Callable[[], _T]) -> _T:
         def once() -> _T:

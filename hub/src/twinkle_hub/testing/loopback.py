@@ -10,8 +10,9 @@ import re
 import socket
 import sys
 import threading
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -28,6 +29,7 @@ class Request:
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
+    body: bytes = b""
 
     @property
     def segments(self) -> list[str]:
@@ -38,6 +40,10 @@ class Request:
     def token(self) -> str | None:
         """The bearer token that was sent."""
         return self.headers.get("Authorization", "").partition("Bearer ")[2] or None
+
+    def json(self) -> Any:
+        """The body, read as JSON."""
+        return json.loads(self.body)
 
 
 @dataclass(frozen=True)
@@ -54,15 +60,21 @@ class Fault:
     """What goes wrong for requests whose path and query match ``pattern`` (``re.search``), ``times`` times.
 
     Attributes:
-        status: answer with this status instead.
+        status: answer with this status instead, and do nothing.
+        headers: send these, too (``Retry-After``, ``Location``).
         cut_after: send this many bytes of the body and close the connection.
         body: answer with these bytes in place of the right ones.
+        delay: send the body in pieces of 1000 bytes, this many seconds apart.
+        drop: do what was asked, and close the connection in place of the answer.
     """
 
     pattern: str
     status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
     cut_after: int | None = None
     body: bytes | None = None
+    delay: float = 0.0
+    drop: bool = False
     times: int = sys.maxsize
 
 
@@ -93,6 +105,7 @@ class LoopbackServer:
         repositories: what is served; tests add to it.
         requests: every request, in the order of arrival.
         faults: what should go wrong; the first that matches a request is used.
+        blobs: large files that were sent, by their SHA-256; a commit takes them from here.
     """
 
     default_branch = "main"
@@ -101,6 +114,7 @@ class LoopbackServer:
         self.repositories = Repositories(self.default_branch)
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
+        self.blobs: dict[str, bytes] = {}
         self._token = token
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.owner = self
@@ -118,6 +132,10 @@ class LoopbackServer:
     def may_read(self, repository: Repository, request: Request) -> bool:
         """Whether the sender of ``request`` may read ``repository``."""
         return not repository.private or (self._token is not None and request.token == self._token)
+
+    def may_write(self, request: Request) -> bool:
+        """Whether the sender of ``request`` may create and change repositories."""
+        return self._token is not None and request.token == self._token
 
     def fault_for(self, request: Request) -> Fault | None:
         """The fault that hits this request, if any; it has one time less to go then."""
@@ -176,18 +194,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         url = urlsplit(self.path)
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        request = Request(
-            self.command, url.path, dict(parse_qsl(url.query)), {key.title(): value for key, value in self.headers.items()}
-        )
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        headers = {key.title(): value for key, value in self.headers.items()}
+        request = Request(self.command, url.path, dict(parse_qsl(url.query)), headers, body)
         owner = self.server.owner
         owner.requests.append(request)
-        fault = owner.fault_for(request)
-        reply = owner.answer(request)
-        if fault and fault.status is not None:
-            reply = json_reply({"error": "as the test asked"}, fault.status)
-        elif fault and fault.body is not None:
+        fault = owner.fault_for(request) or Fault("")
+        if fault.status is not None:
+            reply = json_reply({"error": "as the test asked"}, fault.status, fault.headers)
+        else:
+            reply = owner.answer(request)
+        if fault.body is not None:
             reply = Reply(reply.status, fault.body, reply.headers)
+        if fault.drop:
+            self.close_connection = True
+            return
+        self._send(reply, fault)
+
+    def _send(self, reply: Reply, fault: Fault) -> None:
         self.send_response(reply.status)
         for key, value in reply.headers.items():
             self.send_header(key, value)
@@ -195,12 +219,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if fault and fault.cut_after is not None:
-            self.wfile.write(reply.body[: fault.cut_after])
+        body = reply.body if fault.cut_after is None else reply.body[: fault.cut_after]
+        for start in range(0, len(body), 1000 if fault.delay else max(1, len(body))):
+            self.wfile.write(body[start : start + 1000] if fault.delay else body)
+            time.sleep(fault.delay)
+        if fault.cut_after is not None:
             self.wfile.flush()
             self.close_connection = True
-        else:
-            self.wfile.write(reply.body)
 
     def do_GET(self) -> None:
         """Answer a GET."""
@@ -212,4 +237,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Answer a POST."""
+        self._serve()
+
+    def do_PUT(self) -> None:
+        """Answer a PUT."""
         self._serve()

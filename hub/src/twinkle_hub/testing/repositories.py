@@ -73,6 +73,13 @@ class Repositories:
         repository.private = private
         return repository.commit(files, branch or self._default_branch)
 
+    def create(self, repo_id: str, repo_type: RepoType, *, private: bool) -> bool:
+        """Make a repository with an empty first commit; whether it wasn't there."""
+        if (repo_type, repo_id) in self._repositories:
+            return False
+        self.commit(repo_id, {}, repo_type=repo_type, private=private)
+        return True
+
     def tag(self, repo_id: str, name: str, commit: str, *, repo_type: RepoType = "model") -> None:
         """Let the tag ``name`` point to ``commit``."""
         self._repositories[repo_type, repo_id].tags[name] = commit
