@@ -138,10 +138,8 @@ class LockFile:
         """
         asked = _canonical(reference)
         entries = self.models if repo_type == "model" else self.datasets
-        for entry in entries:
-            if asked in (entry.reference, entry.source):
-                return entry
-        return None
+        named = next((entry for entry in entries if entry.reference == asked), None)
+        return named or next((entry for entry in entries if entry.source == asked), None)
 
     def with_component(self, entry: LockedComponent) -> LockFile:
         """This lock with ``entry``, in place of the one of the same reference."""
@@ -174,27 +172,12 @@ class LockFile:
 
     def as_toml(self) -> str:
         """The file's text; folders below the lock's own are written as relative ones, so that the project can be moved."""
-        parts = [_HEAD]
-        for component in self.components:
-            rows: dict[str, Any] = {
-                "reference": self._written(component.reference),
-                "commit": component.commit,
-                "digest": f"sha256:{component.digest}",
-                "kinds": component.kinds,
-            }
-            if component.mirrors:
-                rows["mirrors"] = [self._written(mirror) for mirror in component.mirrors]
-            parts.append(_table("component", rows))
-        for name, entries in (("model", self.models), ("dataset", self.datasets)):
-            for entry in entries:
-                rows = {"reference": self._written(entry.reference), "commit": entry.commit}
-                if entry.digest is not None:
-                    rows["digest"] = f"sha256:{entry.digest}"
-                if entry.allow_patterns is not None:
-                    rows["allow"] = entry.allow_patterns
-                if entry.ignore_patterns is not None:
-                    rows["ignore"] = entry.ignore_patterns
-                parts.append(_table(name, rows))
+        # Sorted as written, too: where the project lies doesn't show in the order.
+        components = sorted(map(self._component_row, self.components), key=lambda row: row["reference"])
+        models = sorted(map(self._repository_row, self.models), key=lambda row: row["reference"])
+        datasets = sorted(map(self._repository_row, self.datasets), key=lambda row: row["reference"])
+        tables = (("component", components), ("model", models), ("dataset", datasets))
+        parts = [_HEAD, *(_table(name, row) for name, rows in tables for row in rows)]
         return "\n".join(parts)
 
     def save(self) -> None:
@@ -234,6 +217,25 @@ class LockFile:
                 found.setdefault(other.reference, other)
         found.update((entry.reference, entry) for entry in self.components)
         return found
+
+    def _component_row(self, entry: LockedComponent) -> dict[str, Any]:
+        row = {
+            "reference": self._written(entry.reference),
+            "commit": entry.commit,
+            "digest": f"sha256:{entry.digest}",
+            "kinds": entry.kinds,
+        }
+        return {**row, "mirrors": sorted(map(self._written, entry.mirrors))} if entry.mirrors else row
+
+    def _repository_row(self, entry: LockedRepository) -> dict[str, Any]:
+        row = {
+            "reference": self._written(entry.reference),
+            "commit": entry.commit,
+            "digest": f"sha256:{entry.digest}" if entry.digest is not None else None,
+            "allow": entry.allow_patterns,
+            "ignore": entry.ignore_patterns,
+        }
+        return {key: value for key, value in row.items() if value is not None}
 
     def _written(self, reference: str) -> str:
         found = RepoRef.parse(reference)
@@ -332,14 +334,14 @@ class _Reader:
             yield (table, number), row
 
     def component(self, key: tuple[str | int, ...], row: Mapping[str, Any]) -> LockedComponent:
-        digest = self.digest(key, row)
+        reference, commit, digest = self.asked(key, row), self.commit(key, row), self.digest(key, row)
         if digest is None:
             raise self.wrong((*key, "digest"), "is missing: a component without its digest isn't pinned")
         mirrors = tuple(self.reference((*key, "mirrors"), text) for text in self.strings(key, row, "mirrors"))
         if loose := [mirror for mirror in mirrors if RepoRef.parse(mirror).revision is None]:
             raise self.wrong((*key, "mirrors"), f"{loose[0]!r} isn't pinned to a commit: {loose[0]}@COMMIT")
         kinds = self.strings(key, row, "kinds")
-        return LockedComponent(self.asked(key, row), self.commit(key, row), digest, _sorted(kinds), _sorted(mirrors))
+        return LockedComponent(reference, commit, digest, _sorted(kinds), _sorted(mirrors))
 
     def repository(self, key: tuple[str | int, ...], row: Mapping[str, Any]) -> LockedRepository:
         allow = _sorted(self.strings(key, row, "allow")) if "allow" in row else None
@@ -406,8 +408,7 @@ def _by_reference(entries: Iterable[_Entry]) -> tuple[_Entry, ...]:
 
 
 def _put(entries: Iterable[_Entry], entry: _Entry) -> tuple[_Entry, ...]:
-    others = [other for other in entries if other.reference != entry.reference]
-    return _by_reference([*others, entry])
+    return _by_reference(list({**{other.reference: other for other in entries}, entry.reference: entry}.values()))
 
 
 def _table(name: str, rows: Mapping[str, str | Iterable[str]]) -> str:
