@@ -153,7 +153,6 @@ class _Module:
                 inner = self._looked_up(node)
                 if inner is None:
                     return None
-                self._roots.add(inner.partition(".")[0])
                 return _without_builtins(".".join([inner, *reversed(parts)]))
         return None
 
@@ -170,7 +169,7 @@ class _Module:
             return None
         name = self._dotted(function)
         if name in ("__import__", "importlib.import_module", "importlib.__import__"):
-            return _folded(node.args[0])
+            return self._looked_up_module(_folded(node.args[0]))
         if name == "getattr" and len(node.args) > 1:
             base, attribute = self._dotted(node.args[0]), _folded(node.args[1])
             return _without_builtins(f"{base}.{attribute}") if base and attribute else None
@@ -190,11 +189,18 @@ class _Module:
                 return _without_builtins(f"{inner}.{key}") if inner else None
             return None
         inner = self._dotted(base)
-        if inner in ("sys.modules", "__builtins__"):
+        if inner == "sys.modules":
+            return self._looked_up_module(key)
+        if inner == "__builtins__":
             return key
         if inner and inner.endswith("__dict__"):
             return _without_builtins(f"{inner.removesuffix('__dict__')}{key}")
         return None
+
+    def _looked_up_module(self, name: str | None) -> str | None:
+        if name:
+            self._roots.add(name.partition(".")[0])
+        return name
 
     def _add(self, line: int, rule: str, capability: str, message: str, scope: Scope) -> None:
         finding = ScanFinding(self._path, line, rule, capability, message)
@@ -269,7 +275,6 @@ class _Module:
     def _called(self, node: ast.Call, scope: Scope) -> None:
         name = self._dotted(node.func)
         if result := self._by_call(node):
-            self._roots.add(result.partition(".")[0])
             self._named(result, node.lineno, scope, "lookup")
         is_decode = isinstance(node.func, ast.Attribute) and node.func.attr == "decode" and node.args
         if is_decode and (_folded(node.args[0]) or "").lower().replace("-", "_") in rules.HIDING_CODECS:
