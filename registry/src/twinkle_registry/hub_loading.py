@@ -131,6 +131,10 @@ class HubLoading:
         self._loaded[key] = loaded._replace(first=False)
         return loaded
 
+    def loaded(self, digest: str) -> LoadRequest | None:
+        """The request by which the files with ``digest`` were loaded in this process, or None."""
+        return next((row.request for row in self._loaded.values() if row.request.digest == digest), None)
+
     def inspect(self, reference: str, hub: HubReference) -> Inspection:
         """What is in the repository that ``hub`` means now; it is fetched, and nothing of it is executed."""
         fetched = self._download(RepoRef.parse(hub.repository_reference))

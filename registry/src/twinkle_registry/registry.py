@@ -270,6 +270,10 @@ class Registry:
         """
         return self._hub_loading.stored(digest)
 
+    def provenance(self, digest: str) -> LoadRequest | None:
+        """Where the files with ``digest`` come from that were loaded in this process: the request that was allowed; else None."""
+        return self._hub_loading.loaded(digest)
+
     @cached_property
     def lock(self) -> LockFile:
         """The project's ``twinkle.lock``, as it was when it was first needed; empty where there is none.

@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twinkle.errors import CheckpointError
-from twinkle.run_sources import Patterns, code_source, fingerprint, package_versions, plain_data, portable_path, script_source
+from twinkle.run_sources import (
+    Patterns,
+    code_source,
+    fingerprint,
+    installed_distributions,
+    package_versions,
+    plain_data,
+    portable_path,
+    script_source,
+)
 
 if TYPE_CHECKING:
     from twinkle.runtime import Runtime
@@ -53,8 +62,8 @@ class UsedComponent:
     def as_plain(self) -> dict[str, Any]:
         """As plain data, with where it came from."""
         source = code_source(self.found)
-        if "digest" in source and self.reference is not None:
-            source = {**_hub_source(self.reference), **source}
+        if "digest" in source:
+            source = {**_hub_source(source["digest"]), **source}
         return {"kind": self.kind, "reference": self.reference, "source": source, "config": self.config}
 
 
@@ -158,7 +167,7 @@ class RunRecord:
         own = [self.describe(kind, instance) for kind, instance in components]
         others = [used for used in self._used.values() if used.kind not in OF_THE_MODEL]
         rows = _distinct([used.as_plain() for used in _without_imports([*own, *others])])
-        distributions = [row["source"]["distribution"] for row in rows if "distribution" in row["source"]]
+        distributions = [*installed_distributions(), *(row["source"].get("distribution", "") for row in rows)]
         settings = runtime.settings
         return {
             "schema": SCHEMA,
@@ -265,15 +274,12 @@ def _distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({json.dumps(row, sort_keys=True): row for row in rows}.values())
 
 
-def _hub_source(reference: str) -> dict[str, Any]:
-    """Repository and revision that ``reference`` names, by an alias of the project or by itself."""
+def _hub_source(digest: str) -> dict[str, Any]:
+    """Repository and commit of a component from a hub, as the registry knows them."""
     from twinkle.component import default_registry
-    from twinkle_registry.reference import HubReference, parse_reference
 
-    parsed = parse_reference(default_registry().project.alias.get(reference, reference))
-    if not isinstance(parsed, HubReference):
-        return {}
-    return {"repository": f"{parsed.scheme}://{parsed.repository}", "revision": parsed.revision}
+    request = default_registry().provenance(digest.removeprefix("sha256:"))
+    return {} if request is None else {"repository": request.repository, "commit": request.commit}
 
 
 def _is_local(reference: str) -> bool:

@@ -138,6 +138,11 @@ def _installed_plugins() -> list[Plugin]:
     return [Plugin(row.distribution, row.version, row.package, row.location) for row in default_registry().plugins()]
 
 
+def installed_distributions() -> list[str]:
+    """The distributions of all installed plugins: also one that only adds a hub takes part in a run."""
+    return [plugin.distribution for plugin in _installed_plugins()]
+
+
 def package_digest(folder: Path) -> str:
     """The digest of a package's Python files and manifest: an editable installation changes without its version."""
     from twinkle_hub.digest import digest_of, sha256_of

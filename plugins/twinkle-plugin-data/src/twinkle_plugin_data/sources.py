@@ -7,6 +7,7 @@ names of files and folders. Leans on ``twinkle.hub`` for anything that isn't loc
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,8 @@ import numpy as np
 
 from twinkle.dataset import DatasetMeta
 from twinkle.errors import ConfigError, DataError
+from twinkle.run_record import record_repository
+from twinkle.run_sources import Patterns
 from twinkle_plugin_data.files import READERS, read_file, rows_from_memory
 from twinkle_plugin_data.rows import ArrowRows, Indices, Rows, SelectedRows, concatenated
 
@@ -45,19 +48,32 @@ def open_rows(meta: DatasetMeta, **options: Any) -> Rows:
         HubError: the repository can't be had.
     """
     name = name_of_source(meta)
+    wanted = None if meta.data_slice is None else _row_numbers(meta.data_slice)
     if meta.data is not None:
         rows = rows_from_memory(_of_split(meta.data() if callable(meta.data) else meta.data, meta), name=name)
+        record_repository("dataset", name, None, rows=len(rows), **_chosen(meta, wanted))
     elif not meta.dataset_id:
         raise DataError("DatasetMeta needs a dataset_id (a hub reference, a file, a folder), or rows in data=.")
     else:
-        rows = _open_path(_locate(meta.dataset_id, **options), meta)
-    return _sliced(rows, meta, name)
+        path = _locate(meta.dataset_id, **options)
+        rows = _open_path(path, meta)
+        patterns = Patterns(*(None if options.get(name) is None else tuple(options[name]) for name in _HUB_OPTIONS[1:]))
+        revision = options.get("revision")
+        record_repository("dataset", meta.dataset_id, path, revision=revision, patterns=patterns, **_chosen(meta, wanted))
+    return _sliced(rows, wanted, name)
 
 
-def _sliced(rows: Rows, meta: DatasetMeta, name: str) -> Rows:
-    if meta.data_slice is None:
+def _chosen(meta: DatasetMeta, wanted: Indices | None) -> dict[str, Any]:
+    """What of a source is used, for the run's bill of materials."""
+    chosen: Any = meta.data_slice if isinstance(meta.data_slice, range) else None
+    if wanted is not None and chosen is None:
+        chosen = {"rows": len(wanted), "sha256": hashlib.sha256(wanted.tobytes()).hexdigest()}
+    return {"subset": meta.subset_name, "split": meta.split, "slice": chosen}
+
+
+def _sliced(rows: Rows, wanted: Indices | None, name: str) -> Rows:
+    if wanted is None:
         return rows
-    wanted = _row_numbers(meta.data_slice)
     if len(wanted) and not len(rows):
         raise DataError(f"{name!r} has no rows to slice.")
     return SelectedRows(rows, wanted % max(len(rows), 1))
@@ -83,9 +99,6 @@ def _locate(dataset_id: str, **options: Any) -> Path:
     unknown = sorted(options.keys() - _HUB_OPTIONS)
     if unknown:
         raise ConfigError(f"A data set takes no {', '.join(unknown)}. Beside its DatasetMeta it takes {', '.join(_HUB_OPTIONS)}.")
-    path = Path(dataset_id).expanduser()
-    if path.exists():
-        return path
     from twinkle.hub import download_dataset
 
     return download_dataset(dataset_id, **options)

@@ -81,7 +81,8 @@ def _lines(record: Mapping[str, Any]) -> list[str]:
         rows.append((row["kind"], " ".join(filter(None, [name_of(row), _options(row["config"] or {}), where]))))
     for row in record["repositories"]:
         identity = " ".join(f"{key} {row[key]}" for key in ("commit", "digest") if row.get(key))
-        rows.append((row["kind"], " ".join(filter(None, [row["reference"], identity, *map(_options, row.get("uses", []))]))))
+        chosen = [_options(values) for values in (*row.get("uses", []), row.get("patterns", {}))]
+        rows.append((row["kind"], " ".join(filter(None, [row["reference"], identity, *chosen]))))
     if record.get("script"):
         rows.append(("script", _options(record["script"])))
     rows.append(("packages", ", ".join(f"{name} {version}" for name, version in record["packages"].items())))
@@ -90,4 +91,14 @@ def _lines(record: Mapping[str, Any]) -> list[str]:
 
 
 def _options(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items() if value is not None)
+    """The values that say something: nothing that is absent, off, or a size of one."""
+    return ", ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in _told(values).items())
+
+
+def _told(values: Mapping[str, Any]) -> dict[str, Any]:
+    told = {key: _told(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+    return {key: value for key, value in told.items() if _says_something(key, value)}
+
+
+def _says_something(key: str, value: Any) -> bool:
+    return value is not None and value is not False and value not in ({}, []) and not (key.endswith("_size") and value == 1)
