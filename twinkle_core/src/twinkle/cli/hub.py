@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from twinkle.cli.hub_store import gc
 from twinkle.cli.hub_trust import revoke, trust
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Look into hub repositories; pin, fetch, check and compare what the project uses of them.", no_args_is_help=True
 )
+app.command("gc")(gc)
 app.command("trust")(trust)
 app.command("revoke")(revoke)
 
