@@ -1,6 +1,6 @@
 """TOML files checked against pydantic models, with errors that name file, line and key.
 
-``parse_model`` does for policies, the trust store and revocation lists what they have in common. Knows nothing of what they mean.
+What manifests, policies, the trust store and revocation lists have in common. Knows nothing of what any of them means.
 """
 
 from __future__ import annotations
@@ -52,17 +52,30 @@ def parse_model(model: type[Model], content: bytes, source: str, *, required: Se
     missing = [key for key in required if key not in data]
     if missing:
         raise PolicyError("\n".join(f"{source}:1: {key}: is missing." for key in missing))
+    found = model_or_errors(model, data)
+    if isinstance(found, list):
+        raise PolicyError("\n".join(at(source, text, key, message) for key, message in found))
+    return found, key_lines(text)
+
+
+def model_or_errors(model: type[Model], data: dict[str, Any]) -> Model | list[tuple[Key, str]]:
+    """The model that ``data`` holds; or everything that is wrong with it, each with its key."""
     try:
-        return model.model_validate(data), key_lines(text)
+        return model.model_validate(data)
     except ValidationError as error:
-        details = [(detail["loc"], _explain(model, detail)) for detail in error.errors()]
-        messages = [f"{source}:{line_of(text, key)}: {_dotted(key)}: {message}." for key, message in details]
-        raise PolicyError("\n".join(messages)) from None
+        return [(detail["loc"], _explain(model, detail)) for detail in error.errors()]
+
+
+def at(source: str, text: str, key: Sequence[str | int], message: str) -> str:
+    """``message`` with file, line and key before it."""
+    return f"{source}:{line_of(text, key)}: {_dotted(key)}: {message}."
 
 
 def _dotted(key: Sequence[str | int]) -> str:
     shown = ""
     for part in key:
+        if part == "[key]":  # how pydantic says that it is about the key before
+            continue
         shown += f"[{part}]" if isinstance(part, int) else f".{part}" if shown else part
     return shown or "(the whole file)"
 
@@ -77,7 +90,7 @@ def _explain(model: type[BaseModel], detail: Any) -> str:
             return "is missing"
         case "value_error":
             return str(detail["ctx"]["error"])
-        case "model_type":
+        case "model_type" | "dict_type":
             message = "has to be a table"
         case "list_type":
             message = "has to be a list, or one string where strings are listed"
@@ -90,8 +103,8 @@ def _explain(model: type[BaseModel], detail: Any) -> str:
 def _model_at(model: type[BaseModel], path: Sequence[str | int]) -> type[BaseModel]:
     """The model of the table at ``path`` inside of ``model``."""
     for part in path:
-        if isinstance(part, str):
-            inner = [model.model_fields[part].annotation]
+        if part in model.model_fields:  # else a place in a list, or a key of the user's own
+            inner = [model.model_fields[str(part)].annotation]
             while inner:
                 found = inner.pop()
                 if isinstance(found, type) and issubclass(found, BaseModel):

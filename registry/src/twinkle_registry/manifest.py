@@ -7,16 +7,16 @@ nothing of training: a kind is an identifier here. Imported only when a manifest
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from twinkle_registry._toml import line_of, read_toml, unknown_key
+from twinkle_registry._toml import line_of, read_toml
+from twinkle_registry._toml_model import TomlModel, at, model_or_errors
 from twinkle_registry.config_schema import value_error
 from twinkle_registry.errors import ManifestError
 
@@ -80,11 +80,7 @@ PluginName = Annotated[str, _matching(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9]
 OneLine = Annotated[str, StringConstraints(pattern=r"^[^\n]*$")]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class ConfigField(_Model):
+class ConfigField(TomlModel):
     """One configuration key of a component. Whether it may be left out or be ``None`` is for the component's signature to say."""
 
     type: Literal["str", "int", "float", "bool", "list", "dict", "any"]
@@ -113,41 +109,41 @@ class ConfigField(_Model):
         return self.model_dump(include=set(self.model_fields_set))
 
 
-class ComponentTable(_Model):
+class ComponentTable(TomlModel):
     """A ``[[component]]``."""
 
     kind: KindName
     name: Identifier
     entry: Entry
     pure: bool = False
-    config: dict[Identifier, ConfigField] = {}
+    config: dict[Identifier, ConfigField] = Field(default_factory=dict)
 
 
-class HooksTable(_Model):
+class HooksTable(TomlModel):
     """``hooks`` under ``[plugin]``: the names of the hooks that the plugin implements, and the module that holds them."""
 
     module: Module
     names: list[HookName] = Field(min_length=1)
 
 
-class PluginTable(_Model):
+class PluginTable(TomlModel):
     """``[plugin]``."""
 
     name: PluginName
     version: Annotated[str, AfterValidator(_version)]
     api: Annotated[str, AfterValidator(_specifiers)]
-    requires: list[Annotated[str, AfterValidator(_requirement)]] = []
+    requires: list[Annotated[str, AfterValidator(_requirement)]] = Field(default_factory=list)
     license: OneLine = ""
     summary: OneLine = ""
     hooks: HooksTable | None = None
 
 
-class Manifest(_Model):
+class Manifest(TomlModel):
     """A whole ``twinkle.toml``."""
 
     schema_version: int = Field(alias="schema", ge=1)
     plugin: PluginTable
-    component: list[ComponentTable] = []
+    component: list[ComponentTable] = Field(default_factory=list)
 
 
 def load_manifest(path: Path) -> Manifest:
@@ -175,55 +171,13 @@ def parse_manifest(content: bytes, source: str) -> Manifest:
             f"{source}:{line_of(text, ['schema'])}: schema: {data['schema']} is newer than this twinkle-registry reads ({SCHEMA}). "
             "Upgrade it: pip install --upgrade twinkle-registry"
         )
-    try:
-        manifest = Manifest.model_validate(data)
-    except ValidationError as error:
-        details = [(detail["loc"], _explain(detail)) for detail in error.errors()]
-        raise ManifestError("\n".join(_at(source, text, key, message) for key, message in details)) from None
+    manifest = model_or_errors(Manifest, data)
+    if isinstance(manifest, list):
+        raise ManifestError("\n".join(at(source, text, key, message) for key, message in manifest))
     seen: set[tuple[str, str]] = set()
     for place, component in enumerate(manifest.component):
         if (component.kind, component.name) in seen:
             key = ("component", place, "name")
-            raise ManifestError(_at(source, text, key, f"there are two {component.kind} components named {component.name!r}"))
+            raise ManifestError(at(source, text, key, f"there are two {component.kind} components named {component.name!r}"))
         seen.add((component.kind, component.name))
     return manifest
-
-
-def _at(source: str, text: str, key: Sequence[str | int], message: str) -> str:
-    return f"{source}:{line_of(text, key)}: {_dotted(key)}: {message}."
-
-
-def _dotted(key: Sequence[str | int]) -> str:
-    shown = ""
-    for part in key:
-        if part == "[key]":  # how pydantic says that it is about the key before
-            continue
-        shown += f"[{part}]" if isinstance(part, int) else f".{part}" if shown else part
-    return shown or "(the whole file)"
-
-
-_MODELS: dict[tuple[str, ...], type[BaseModel]] = {
-    (): Manifest,
-    ("plugin",): PluginTable,
-    ("plugin", "hooks"): HooksTable,
-    ("component",): ComponentTable,
-}
-
-
-def _explain(detail: Any) -> str:
-    *parents, key = detail["loc"]
-    match detail["type"]:
-        case "extra_forbidden":
-            path = tuple(part for part in parents if isinstance(part, str))
-            model = ConfigField if "config" in path else _MODELS[path]
-            return unknown_key(str(key), [field.alias or name for name, field in model.model_fields.items()])
-        case "missing":
-            return "is missing"
-        case "value_error":
-            return str(detail["ctx"]["error"])
-        case "model_type" | "dict_type":
-            message = "has to be a table"
-        case _:
-            message = str(detail["msg"])[0].lower() + str(detail["msg"])[1:]
-    found = repr(detail["input"])
-    return f"{message}, and this is {found if len(found) <= 80 else found[:77] + '...'}"
