@@ -12,7 +12,7 @@ from twinkle_hub.repository import RepoRef
 from twinkle_hub.testing import HfServer, MsServer
 from twinkle_registry.errors import LockError, TrustError
 from twinkle_registry.lock import LOCK, LockedRepository, LockFile
-from twinkle_registry.locking import Pins, compare, entries, hub_reference, pinned
+from twinkle_registry.locking import Pins, compare, compare_repository, entries, hub_reference, pinned
 from twinkle_registry.project import Project
 from twinkle_registry.registry import Registry
 from twinkle_registry.store import ComponentStore
@@ -339,3 +339,20 @@ def test_nothing_of_a_repository_is_executed(network, caplog):
 def test_a_private_repository_that_isnt_shown_is_an_error_of_the_hub(network):
     with pytest.raises(HubError, match="no such repository"):
         network.pins().component("hf://acme/private")
+
+
+def test_models_are_compared_by_their_text_and_the_names_of_their_other_files(network):
+    files = {"config.json": b"old\n", "gone.bin": b"1", "same.bin": b"1"}
+    network.hf.commit("acme/m", files)
+    lock = LockFile(network.folder / LOCK).with_repository(network.pins().repository("acme/m", "model"), "model")
+    network.hf.commit("acme/m", {"config.json": b"new\n", "same.bin": b"2", "z.safetensors": b"3"})
+    found = compare_repository(network.pins(lock), "acme/m", "model", "lock", None)
+    assert [(row.path, row.change) for row in found.files] == [
+        ("config.json", "changed"),
+        ("gone.bin", "removed"),
+        ("z.safetensors", "added"),
+    ]
+    assert "-old\n+new\n" in found.files[0].diff
+    assert not list((network.folder / "hf").rglob("*.bin"))
+    with pytest.raises(LockError, match="twinkle hub add --dataset hf://acme/m"):
+        compare_repository(network.pins(lock), "acme/m", "dataset", "lock", None)

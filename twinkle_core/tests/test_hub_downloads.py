@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from twinkle.component import default_registry
-from twinkle.errors import HubError
+from twinkle.errors import HubError, LockError
 from twinkle.hub import download_dataset, download_model
+from twinkle_hub.digest import digest_of_folder
 from twinkle_hub.testing import HfServer, MsServer
+from twinkle_registry.lock import LockedRepository, LockFile
 
 DOWNLOADS = [download_model, download_dataset]
 
@@ -22,7 +24,7 @@ def project(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setenv("TWINKLE_HOME", str(tmp_path / "home"))
-    for name in ("TWINKLE_OFFLINE", "HF_HUB_OFFLINE"):
+    for name in ("TWINKLE_OFFLINE", "HF_HUB_OFFLINE", "TWINKLE_LOCKED"):
         monkeypatch.delenv(name, raising=False)
     default_registry.cache_clear()
     yield folder
@@ -126,3 +128,97 @@ def test_models_and_data_sets_come_from_modelscope(monkeypatch, tmp_path):
         folder = download_model("ms://acme/m", allow_patterns=["*.json"])
         assert [path.name for path in folder.iterdir()] == ["config.json"]
         assert (download_dataset("ms://acme/m@master") / "train.jsonl").read_text() == "{}"
+
+
+@pytest.fixture
+def ms(monkeypatch, tmp_path):
+    """A hub whose client is this process's."""
+    with MsServer() as server:
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", server.endpoint)
+        monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("MODELSCOPE_HOME", str(tmp_path / "modelscope"))
+        monkeypatch.setattr("urllib3.util.retry.Retry.get_backoff_time", lambda self: 0)
+        yield server.repositories
+
+
+def pin(project: Path, reference: str, commit: str, *repo_types: str, **fields: object) -> None:
+    lock = LockFile.read(project / "twinkle.lock")
+    for repo_type in repo_types or ("model",):
+        lock = lock.with_repository(LockedRepository(reference, commit, **fields), repo_type)
+    lock.save()
+
+
+def test_a_locked_reference_stays_at_its_commit(ms, project):
+    for repo_type in ("model", "dataset"):
+        commit = ms.commit("acme/m", {"a.json": b"old"}, repo_type=repo_type)
+        pin(project, "ms://acme/m", commit, repo_type)
+        ms.commit("acme/m", {"a.json": b"new"}, repo_type=repo_type)
+    assert (download_model("ms://acme/m") / "a.json").read_text() == "old"
+    assert (download_dataset("ms://acme/m") / "a.json").read_text() == "old"
+    assert (download_model("ms://acme/m@master") / "a.json").read_text() == "new"  # another reference
+
+
+def test_a_revision_is_part_of_a_locked_reference_however_it_is_given(ms, project):
+    commit = ms.commit("acme/m", {"a.json": b"old"})
+    pin(project, "ms://acme/m@master", commit)
+    ms.commit("acme/m", {"a.json": b"new"})
+    assert (download_model("ms://acme/m", revision="master") / "a.json").read_text() == "old"
+
+
+def test_a_part_of_a_locked_model_can_be_fetched_alone(ms, project):
+    commit = ms.commit("acme/m", {"tokenizer.json": b"old", "model.safetensors": b"1"})
+    pin(project, "ms://acme/m", commit, allow_patterns=("*.json", "*.safetensors"))
+    ms.commit("acme/m", {"tokenizer.json": b"new"})
+    folder = download_model("ms://acme/m", allow_patterns=["tokenizer*"])
+    assert [path.name for path in folder.iterdir()] == ["tokenizer.json"]
+    assert (folder / "tokenizer.json").read_text() == "old"
+
+
+def test_a_locked_reference_needs_no_network_once_it_is_fetched(ms, project, monkeypatch):
+    commit = ms.commit("acme/m", {"a.json": b"old"})
+    pin(project, "ms://acme/m", commit)
+    download_model("ms://acme/m")
+    monkeypatch.setenv("TWINKLE_OFFLINE", "1")
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://127.0.0.1:9")
+    assert (download_model("ms://acme/m") / "a.json").read_text() == "old"
+
+
+def test_where_only_the_lock_counts_others_are_refused_and_nothing_is_asked(ms, project, monkeypatch):
+    commit = ms.commit("acme/m", {"a.json": b"old"})
+    pin(project, "ms://acme/m", commit)
+    monkeypatch.setenv("TWINKLE_LOCKED", "1")
+    assert (download_model("ms://acme/m") / "a.json").read_text() == "old"
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://127.0.0.1:9")
+    for other in ("ms://acme/m@master", "ms://acme/other"):
+        with pytest.raises(LockError, match=f"{other} isn't in .*twinkle hub add --model {other}"):
+            download_model(other)
+    with pytest.raises(LockError, match="twinkle hub add --dataset ms://acme/m"):
+        download_dataset("ms://acme/m")
+
+
+def test_where_only_the_lock_counts_paths_of_this_machine_may_be_used(model, monkeypatch):
+    monkeypatch.setenv("TWINKLE_LOCKED", "1")
+    assert download_model(str(model)) == model
+
+
+def test_the_lock_is_looked_up_behind_the_projects_mirror(project, model, monkeypatch):
+    mirror(project, **{"ms__Qwen/Qwen3-0.6B": f"file://{model}"})
+    monkeypatch.setenv("TWINKLE_LOCKED", "1")
+    with pytest.raises(LockError, match=f"twinkle hub add --model file://{model}"):
+        download_model("ms://Qwen/Qwen3-0.6B")
+    pin(project, f"file://{model}", digest_of_folder(model))
+    assert download_model("ms://Qwen/Qwen3-0.6B") == model
+
+
+def test_a_locked_folder_that_was_changed_is_refused_with_the_way_out(project, model):
+    pin(project, f"file://{model}", digest_of_folder(model))
+    assert download_model(f"file://{model}") == model
+    (model / "config.json").write_text("{1}")
+    with pytest.raises(HubError, match=rf"is pinned to that commit by {project}/twinkle.lock.*twinkle hub lock --update"):
+        download_model(f"file://{model}")
+
+
+def test_a_lock_that_isnt_valid_stops_the_download(project, model):
+    (project / "twinkle.lock").write_text("<<<<<<< HEAD")
+    with pytest.raises(LockError, match=r"twinkle.lock:1: isn't valid TOML"):
+        download_model(f"file://{model}")

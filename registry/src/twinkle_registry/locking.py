@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from twinkle_registry.inspection import Inspection
     from twinkle_registry.reference import HubReference
     from twinkle_registry.registry import Registry
-    from twinkle_registry.store import ComponentStore
+    from twinkle_registry.store import ComponentStore, StoredRepository
 
 Table = Literal["component", "model", "dataset"]
 """What an entry pins; the lock's tables."""
@@ -159,7 +159,7 @@ class Pins:
         """
         hub = hub_reference(self.registry, reference)
         asked = RepoRef.parse(hub.repository_reference)
-        commit = self._commit(asked, "model")
+        commit = self.commit(asked, "model")
         inspection = self.registry.inspect(str(asked.at(commit)))
         if hub.digest not in (None, inspection.digest):
             raise TrustError(
@@ -169,7 +169,7 @@ class Pins:
         places = []
         for mirror in mirrors:
             place = RepoRef.parse(mirror)
-            place = place.at(self._commit(place, "model"))
+            place = place.at(self.commit(place, "model"))
             if (other := self.registry.inspect(str(place)).digest) != inspection.digest:
                 raise LockError(f"{mirror} is no mirror of {asked}: its files are sha256:{other}, not sha256:{inspection.digest}.")
             places.append(str(place))
@@ -207,7 +207,7 @@ class Pins:
             )
         allow = None if allow_patterns is None else tuple(sorted(set(allow_patterns)))
         ignore = tuple(sorted(set(ignore_patterns or ()))) or None
-        entry = LockedRepository(str(found), self._commit(found, repo_type), None, allow, ignore)
+        entry = LockedRepository(str(found), self.commit(found, repo_type), None, allow, ignore)
         if with_digest:
             entry = replace(entry, digest=repository_digest(self._download(entry, repo_type), entry))
         return entry
@@ -224,7 +224,7 @@ class Pins:
             same = component.digest == entry.digest
             return Move(table, entry, replace(component, mirrors=entry.mirrors if same else ()))
         repo_type = _repo_type(table)
-        pin = replace(entry, commit=self._commit(RepoRef.parse(entry.reference), repo_type))
+        pin = replace(entry, commit=self.commit(RepoRef.parse(entry.reference), repo_type))
         if pin != entry and entry.digest is not None:
             pin = replace(pin, digest=repository_digest(self._download(pin, repo_type), pin))
         return Move(table, entry, pin)
@@ -269,7 +269,7 @@ class Pins:
     def remote(self, table: Table, entry: LockedComponent | LockedRepository) -> Checked:
         """Whether ``entry``'s reference still stands for its commit on the hub. A hub that can't be asked is an answer, too."""
         try:
-            commit = self._commit(RepoRef.parse(entry.reference), _repo_type(table))
+            commit = self.commit(RepoRef.parse(entry.reference), _repo_type(table))
         except (RepositoryNotFoundError, RevisionNotFoundError) as error:
             return Checked(table, entry.reference, "gone", str(error))
         except HubError as error:
@@ -291,7 +291,12 @@ class Pins:
             return Checked("component", entry.reference, "fetched", f"fetched from {source}")
         return Checked("component", entry.reference, "failed", " ".join(failures))
 
-    def _commit(self, asked: RepoRef, repo_type: RepoType) -> str:
+    def commit(self, asked: RepoRef, repo_type: RepoType) -> str:
+        """The commit that ``asked`` stands for now; for a single file the SHA-256 of its content.
+
+        Raises:
+            HubError: the hub doesn't say.
+        """
         if _is_single_file(asked, repo_type):
             return sha256_of(Path(asked.repo_id))
         hub = self.registry.hubs.get(asked.scheme)
@@ -336,15 +341,15 @@ def _changed(locked: str | None, found: str) -> str:
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: where the files are from, and their digest."""
+    """One side of a comparison: where the files are from, and a component's digest."""
 
     source: str
-    digest: str
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two versions of a component's repository, and the files that differ."""
+    """Two versions of a repository, and the files that differ."""
 
     before: Side
     after: Side
@@ -366,14 +371,54 @@ def compare(pins: Pins, reference: str, before: str, after: str | None) -> Compa
     """
     hub = hub_reference(pins.registry, reference)
     asked = RepoRef.parse(hub.repository_reference)
+    (left, one), (right, other) = (_stored_side(pins, asked, revision) for revision in (before, after))
+    return Comparison(left, right, differences(one.folder, one.sizes, other.folder, other.sizes))
+
+
+def compare_repository(pins: Pins, reference: str, repo_type: RepoType, before: str, after: str | None) -> Comparison:
+    """As ``compare``, for a model or a data set. Only text (``TEXT``) is fetched; other files are compared by name.
+
+    Raises:
+        LockError: the lock doesn't hold ``reference``, or it is a path.
+        HubError: a revision can't be fetched.
+    """
+    asked = locate(reference, mirror=pins.registry.project.mirror)
+    if isinstance(asked, Path):
+        raise LockError(f"{reference!r} is a path on this machine, and has no revisions to compare.")
     sides, folders, paths = [], [], []
     for revision in (before, after):
-        side = _side(pins, asked, revision)
-        stored = pins.store.read(side.digest)
-        sides.append(side)
-        folders.append(stored.folder)
-        paths.append(list(stored.sizes))
-    return Comparison(sides[0], sides[1], differences(folders[0], paths[0], folders[1], paths[1]))
+        commit = _locked_commit(pins, asked, repo_type) if revision == "lock" else None
+        commit = commit or pins.commit(asked if revision is None else asked.at(revision), repo_type)
+        hub = pins.registry.hubs.get(asked.scheme)
+        names = hub.list_files(asked.repo_id, commit, repo_type)
+        folder = hub.download(asked.repo_id, revision=commit, repo_type=repo_type, allow_patterns=TEXT, offline=pins.offline)
+        sides.append(Side(str(asked.at(commit))))
+        folders.append(folder)
+        paths.append(set(names))
+    text = set(matching(paths[0] | paths[1], TEXT, None))
+    found = differences(folders[0], paths[0] & text, folders[1], paths[1] & text)
+    found += [FileDifference(path, "removed", "") for path in paths[0] - paths[1] - text]
+    found += [FileDifference(path, "added", "") for path in paths[1] - paths[0] - text]
+    return Comparison(sides[0], sides[1], sorted(found, key=lambda row: row.path))
+
+
+TEXT = ("*.json", "*.txt", "*.md", "*.py", "*.jinja", "*.yaml", "*.yml", "*.toml")
+"""What is read of models and data sets to compare them: configuration, tokenizers, cards and code, but no weights and no rows."""
+
+
+def _locked_commit(pins: Pins, asked: RepoRef, repo_type: RepoType) -> str:
+    lock = pins.registry.lock
+    entry = lock.repository(str(asked), repo_type)
+    if entry is None:
+        raise LockError(
+            f"{asked} isn't in {lock.file}. Add it (twinkle hub add --{repo_type} {asked}), or name two revisions: A..B"
+        )
+    return entry.commit
+
+
+def _stored_side(pins: Pins, asked: RepoRef, revision: str | None) -> tuple[Side, StoredRepository]:
+    side = _side(pins, asked, revision)
+    return side, pins.store.read(str(side.digest))
 
 
 def _side(pins: Pins, asked: RepoRef, revision: str | None) -> Side:

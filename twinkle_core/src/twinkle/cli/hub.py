@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from twinkle_hub.settings import Settings
     from twinkle_registry.inspection import Inspection
     from twinkle_registry.lock import LockedComponent, LockedRepository, LockFile
-    from twinkle_registry.locking import Checked, Pins, Table
+    from twinkle_registry.locking import Checked, Comparison, Pins, Table
     from twinkle_registry.registry import Registry
 
 app = typer.Typer(
@@ -34,8 +34,6 @@ app.command("revoke")(revoke)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 References = Annotated[list[str] | None, typer.Argument(metavar="[REF]...", help="Only these entries of the lock (default: all).")]
-Model = Annotated[bool, typer.Option("--model", help="REF is a model.")]
-Dataset = Annotated[bool, typer.Option("--dataset", help="REF is a data set.")]
 
 _COLORS = {"ok": "green", "fetched": "green", "missing": "yellow"}
 
@@ -179,29 +177,37 @@ def verify(
 
 @app.command("diff")
 def diff(
-    reference: Annotated[str, typer.Argument(metavar="REF", help="A component's repository.")],
+    reference: Annotated[str, typer.Argument(metavar="REF", help="A component; with --model or --dataset one of these.")],
     revisions: Annotated[
         list[str] | None, typer.Argument(metavar="[A B | A..B]", help="Two revisions; 'lock' is the pinned one. Default: lock..REF")
     ] = None,
+    model: Annotated[bool, typer.Option("--model", help="REF is a model: its text is compared, other files by name.")] = False,
+    dataset: Annotated[bool, typer.Option("--dataset", help="REF is a data set: likewise.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what changed in a component's files between two revisions, or from the locked one to the current one."""
-    from twinkle_registry.locking import compare
+    """Show what changed in the files between two revisions, or from the locked one to the current one."""
+    from twinkle_registry.locking import compare, compare_repository
 
     pins = _pins()
     before, after = _two_revisions(revisions or [])
-    found = compare(pins, reference, before, after)
+    if model or dataset:
+        found = compare_repository(pins, reference, "dataset" if dataset else "model", before, after)
+    else:
+        found = compare(pins, reference, before, after)
     if as_json:
         from dataclasses import asdict
 
         _print_json({"before": asdict(found.before), "after": asdict(found.after), "files": [asdict(row) for row in found.files]})
         return
-    console = _console()
+    _show_comparison(_console(), found)
+
+
+def _show_comparison(console: Console, found: Comparison) -> None:
     for side, label in ((found.before, "a"), (found.after, "b")):
-        console.print(f"[bold]{label}[/] {_safe(side.source)} sha256:{side.digest}", soft_wrap=True)
+        console.print(f"[bold]{label}[/] {_safe(side.source)}{f' sha256:{side.digest}' if side.digest else ''}", soft_wrap=True)
     for row in found.files:
         if not row.diff:
-            console.print(f"{row.change}: {_safe(row.path)} (no text, or too long to compare by lines)", soft_wrap=True)
+            console.print(f"{row.change}: {_safe(row.path)} (not text, or too long to compare by lines)", soft_wrap=True)
         for line in row.diff.split("\n")[:-1]:
             color = (
                 "green"
