@@ -142,7 +142,7 @@ class RunRecord:
     def take_over(self, other: RunRecord, *, made: bool) -> None:
         """Go on from what ``other`` has noted: what was imported, and with ``made`` everything."""
         for key, used in other._used.items():
-            if made or used.config is None:
+            if made or (used.config is None and used.reference is not None):
                 self._used.setdefault(key, used)
         if made:
             for instance, used in list(other._made.values()):

@@ -118,9 +118,16 @@ def code_source(found: Any) -> dict[str, Any]:
             code = package_digest(Path(plugin.location))
             return {"distribution": plugin.distribution, "version": plugin.version, "code": code, "entry": entry}
     version = installed_version(package)
-    if version is not None:
+    if version is not None and _belongs(found, package):
         return {"distribution": package, "version": version, "entry": entry}
     return {"entry": entry, "source": source_digest(found)}
+
+
+def _belongs(found: Any, package: str) -> bool:
+    """Whether ``found`` lies in the folder that the distribution called ``package`` installed: a script may have that name, too."""
+    file = getattr(sys.modules.get(found.__module__), "__file__", None)
+    root = Path(str(importlib.metadata.distribution(package).locate_file(package)))
+    return file is not None and Path(file).is_relative_to(root)
 
 
 class Plugin(NamedTuple):
