@@ -37,10 +37,17 @@ CASES = [
 ]
 
 
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twinkle's folder for the snippets: they allow and pin things, which is nothing for the developer's own."""
+    return tmp_path_factory.mktemp("home")
+
+
 @pytest.mark.parametrize("program", CASES)
-def test_snippet_runs(program: str, tmp_path: Path):
+def test_snippet_runs(program: str, tmp_path: Path, home: Path):
     (tmp_path / "twinkle.toml").write_text(MIRROR)
-    variables = {**os.environ, "HF_HUB_OFFLINE": "1", "TWINKLE_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    variables = {**os.environ, "HF_HUB_OFFLINE": "1", "TWINKLE_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TWINKLE_HOME": str(home)}
+    variables.pop("TWINKLE_TRUST_REMOTE_CODE", None)
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{program}\n\n{done.stdout}\n{done.stderr}"
 

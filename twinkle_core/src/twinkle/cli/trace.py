@@ -72,15 +72,12 @@ def trace(
         return
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
     console = Console(highlight=False)
     for row in traces:
-        console.print(f"[bold]{escape(row.reference)}[/] as a {row.kind}")
-        grid = Table.grid(padding=(0, 2, 0, 0))
+        console.print(f"[bold]{escape(row.reference)}[/] as a {row.kind}", soft_wrap=True)
         for step in row.steps:
-            grid.add_row(f"  [cyan]{step.step}[/]", escape(step.result), f"[dim]{escape(step.why)}[/]")
-        console.print(grid)
+            console.print(f"  [cyan]{step.step:10}[/] {escape(step.result)}  [dim]{escape(step.why)}[/]", soft_wrap=True)
 
 
 def kinds_of(reference: str) -> list[str]:
@@ -262,28 +259,16 @@ def _content(kind: str, hub: HubReference, repository: StoredRepository, request
 def decision(request: LoadRequest) -> Step:
     """Which rule of ``authorize`` decides on code from a hub, in its order, as far as that is known without asking anybody."""
     from twinkle_registry.policies import Policies
-    from twinkle_registry.trust import VARIABLE, environment_allows
+    from twinkle_registry.trust import environment_allows
 
-    policies = Policies.current(_home())
-    if reason := policies.revoked(request.digest):
-        return Step("authorize", "refused", f"revoked: {reason}")
-    operator = policies.operator_decision(request)
-    if operator.allowed is not None:
-        return Step("authorize", "allowed" if operator.allowed else "refused", f"{operator.rule}: {operator.why}")
-    if request.digest is not None and default_registry().lock.by_digest(request.digest) is not None:
-        return Step("authorize", "allowed", f"{default_registry().lock.file} pins these files")
-    user = policies.user.decide(request)
-    if user.allowed is not None:
-        return Step("authorize", "allowed" if user.allowed else "refused", f"{user.rule}: {user.why}")
-    if environment_allows():
-        return Step("authorize", "allowed", f"{VARIABLE} is set in this environment")
-    if policies.default == "deny":
-        return Step("authorize", "refused", "no rule speaks, and the policy's default is deny")
-    return Step(
-        "authorize",
-        "would ask",
-        f"no rule speaks: a terminal is asked once, anything else refused. To allow it: twinkle hub add {request.reference}",
-    )
+    lock = default_registry().lock
+    locked = request.digest is not None and lock.by_digest(request.digest) is not None
+    asked = Policies.current(_home()).explain(request, locked=locked, environment=environment_allows())
+    decides = next((step for step in asked if step.allowed is not None), asked[-1])
+    if decides.allowed is None:
+        return Step("authorize", "would ask", f"no rule speaks: {decides.why}. To allow it: twinkle hub add {request.reference}")
+    why = " ".join(part for part in (decides.rule, decides.why) if part)
+    return Step("authorize", "allowed" if decides.allowed else "refused", f"{decides.asked}: {why}")
 
 
 def environment(kind: str | None = None) -> Iterator[dict[str, str]]:
