@@ -147,7 +147,8 @@ def test_explain_says_what_keeps_a_rule_from_fitting(command, policy):
 def test_explain_downloads_nothing_and_says_that_it_depends(command, policy, focal: str, tmp_path: Path):
     policy(f'default = "deny"\n[[allow]]\nowner = "file://{tmp_path}/acme"\ncapability = "pure"')
     shown = explained(command, focal, "--kind", "loss")
-    assert shown["may_be_allowed"]
+    assert (shown["allowed"], shown["may_be_allowed"]) == (None, True)
+    assert "that depends on what is in it" in command("policy", "explain", focal, "--kind", "loss")[1]
     assert not (tmp_path / "home" / "components").exists()
 
 

@@ -8,7 +8,7 @@ asking people; installed plugins are no matter of policy.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from twinkle_registry.trust import LoadRequest
 
 PURE = "pure"
+Effect = Literal["allow", "deny"]
 
 _KIND = re.compile(r"[a-z][a-z0-9_-]*")
 _CAPABILITY = re.compile(r"[a-z][a-z0-9_-]*")
@@ -48,7 +49,7 @@ class RuleReport(NamedTuple):
     """How one rule stands to a request: it applies, or ``mismatch`` says what keeps it from that."""
 
     rule: str
-    effect: Literal["allow", "deny"]
+    effect: Effect
     mismatch: str | None
     why: str
 
@@ -202,9 +203,9 @@ class Policy(TomlModel):
         """
         if request.source == "installed":
             return Decision(None, "", "installed plugins are no matter of policy")
-        for report in self.explain(request):
-            if report.mismatch is None:
-                return Decision(report.effect == "allow", report.rule, report.why)
+        for effect, place, rule in self._rules():
+            if _mismatch(rule, repository_path(request.repository), request, effect, False) is None:
+                return Decision(effect == "allow", self.rule_name(effect, place), rule.about)
         return Decision(None, "", f"no rule of {self._source} speaks of it")
 
     def may_allow(self, request: LoadRequest) -> bool:
@@ -221,26 +222,21 @@ class Policy(TomlModel):
         """
         path = repository_path(request.repository)
         return [
-            *(self._report("deny", place, rule, path, request, arriving) for place, rule in enumerate(self.deny)),
-            *(self._report("allow", place, rule, path, request, arriving) for place, rule in enumerate(self.allow)),
+            RuleReport(self.rule_name(effect, place), effect, _mismatch(rule, path, request, effect, arriving), rule.about)
+            for effect, place, rule in self._rules()
         ]
+
+    def _rules(self) -> Iterator[tuple[Effect, int, Rule]]:
+        """Every rule with its place, in the order in which they are asked."""
+        for place, denial in enumerate(self.deny):
+            yield "deny", place, denial
+        for place, permission in enumerate(self.allow):
+            yield "allow", place, permission
 
     def rule_name(self, effect: str, place: int) -> str:
         """How decisions and warnings call a rule: ``file:line: allow[0]``."""
         line = self._lines.get((effect, place))
         return f"{self._source}{f':{line}' if line else ''}: {effect}[{place}]"
-
-    def _report(
-        self,
-        effect: Literal["allow", "deny"],
-        place: int,
-        rule: Rule,
-        path: tuple[str, ...],
-        request: LoadRequest,
-        arriving: bool,
-    ) -> RuleReport:
-        name = self.rule_name(effect, place)
-        return RuleReport(name, effect, _mismatch(rule, path, request, effect, arriving), rule.about)
 
 
 def load_policy(path: Path) -> Policy:
@@ -260,17 +256,28 @@ def parse_policy(content: bytes, source: str) -> Policy:
     """
     policy, lines = parse_model(Policy, content, source, required=("schema",))
     policy._source = source
-    policy._lines.update({key: line for key, line in lines.items() if len(key) == 2})  # type: ignore[misc]
+    for key, line in lines.items():
+        match key:
+            case (str(effect), int(place)):
+                policy._lines[effect, place] = line
     return policy
 
 
 def repository_path(repository: str | None) -> tuple[str, ...]:
     """``("hf", "acme", "focal")`` for ``hf://acme/focal``; for a folder its parts, normalised. Empty where it can't be read."""
+    named = repository or ""
+    return _path(named) if named.startswith("file:") else _path_on_hub(named)  # a relative folder isn't always the same one
+
+
+def _path(repository: str) -> tuple[str, ...]:
     try:
-        found = RepoRef.parse(repository or "")
+        found = RepoRef.parse(repository)
     except HubError:
         return ()
     return (found.scheme, *found.repo_id.strip("/").split("/"))
+
+
+_path_on_hub = lru_cache(maxsize=4096)(_path)
 
 
 def covers(pattern: str, path: tuple[str, ...], *, ignore_case: bool = False) -> bool:
@@ -291,9 +298,7 @@ def _compiled(pattern: str, ignore_case: bool) -> tuple[re.Pattern[str], ...]:
     return tuple(re.compile(glob, re.DOTALL | (re.IGNORECASE if ignore_case else 0)) for glob in globs)
 
 
-def _mismatch(
-    rule: Rule, path: tuple[str, ...], request: LoadRequest, effect: Literal["allow", "deny"], arriving: bool
-) -> str | None:
+def _mismatch(rule: Rule, path: tuple[str, ...], request: LoadRequest, effect: Effect, arriving: bool) -> str | None:
     """What keeps ``rule`` from applying, or ``None`` where it applies."""
     # Hubs redirect names that differ in case only: a denial has to hold for all spellings, a permission for its own.
     if rule.owner and not any(covers(owner, path, ignore_case=effect == "deny") for owner in rule.owner):
@@ -308,7 +313,7 @@ def _mismatch(
     return _capability_mismatch(rule, request, effect) if rule.capability else None
 
 
-def _capability_mismatch(rule: Rule, request: LoadRequest, effect: Literal["allow", "deny"]) -> str | None:
+def _capability_mismatch(rule: Rule, request: LoadRequest, effect: Effect) -> str | None:
     listed, needs = set(rule.capability or ()), set(request.capabilities) - {PURE}
     if effect == "deny":
         return None if listed & needs else f"it needs none of {', '.join(sorted(listed))}"

@@ -116,17 +116,13 @@ class TrustStore:
 
     def rules(self) -> Policy:
         """The decisions as a policy. Raises as ``decide``."""
-        from twinkle_registry.policy import Policy, parse_policy
+        from twinkle_registry._toml_model import read_file
+        from twinkle_registry.policy import parse_policy
 
         stamp = _stamp(self.file)
         if self._read is None or self._read[0] != stamp:
-            if stamp is None:
-                policy = Policy()
-                policy._source = str(self.file)
-            else:
-                from twinkle_registry._toml_model import read_file
-
-                policy = parse_policy(read_file(self.file), str(self.file))
+            content = b"schema = 1" if stamp is None else read_file(self.file)
+            policy = parse_policy(content, str(self.file))
             self._read = stamp, policy
         return self._read[1]
 

@@ -108,6 +108,9 @@ def explain(
     pinned, locked = _locked(registry, request)
     steps = policies.explain(pinned, locked=locked, environment=environment_allows())
     decided = next((step for step in steps if step.allowed is not None), None)
+    depends = _may_be_allowed(policies, pinned)
+    if depends and decided is not None and decided.asked == "default":
+        decided = None
     rules = [*policies.user.rules().explain(pinned), *(policies.operator.explain(pinned) if policies.operator else ())]
     shown: dict[str, Any] = {
         "reference": reference,
@@ -116,7 +119,7 @@ def explain(
         "digest": pinned.digest,
         "allowed": decided.allowed if decided else None,
         "decided_by": decided._asdict() if decided else None,
-        "may_be_allowed": _may_be_allowed(policies, pinned),
+        "may_be_allowed": depends,
         "steps": [step._asdict() for step in steps],
         "rules": [rule._asdict() for rule in rules],
     }
