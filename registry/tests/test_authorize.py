@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from twinkle_hub.digest import digest_of_bytes
 from twinkle_hub.local import FileHub
 from twinkle_registry.errors import LockError, TrustError
 from twinkle_registry.inspection import Inspection
@@ -299,9 +300,10 @@ def test_a_permission_that_ends_while_the_process_runs(focal, open_registry, pol
 def test_code_that_something_else_executes_is_decided_on_by_its_digest(open_registry, write, home: Path):
     folder = write("model", **{"modeling.py": "raise RuntimeError", "config.json": "{}"})
     reference = "hf://acme/model@abc"
-    with pytest.raises(TrustError, match=reference):
+    with pytest.raises(TrustError, match=f"{reference}.*twinkle hub trust --owner hf://acme --kind model"):
         open_registry().authorize_folder("model", reference, folder)
-    TrustStore(home).allow_digest(ComponentStore(home).add(folder), reference)
+    digest = digest_of_bytes({"modeling.py": (folder / "modeling.py").read_bytes()})
+    TrustStore(home).allow_digest(digest, reference)
     grant = open_registry().authorize_folder("model", reference, folder)
     assert (grant.request.kind, grant.request.owner) == ("model", "hf://acme")
     (folder / "modeling.py").write_text("changed = True")

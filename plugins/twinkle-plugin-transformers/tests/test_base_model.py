@@ -59,6 +59,16 @@ def test_code_in_a_models_repository_does_not_run(
     settings |= {"model_type": "evil", "auto_map": {"AutoConfig": "modeling_evil.C", "AutoModelForCausalLM": "modeling_evil.M"}}
     (folder / "config.json").write_text(json.dumps(settings))
     options = {} if asked is None else {"trust_remote_code": asked}
-    with pytest.raises(TrustError if asked else ConfigError, match="trust_remote_code"):
+    error, message = (TrustError, "brings code of its own") if asked else (ConfigError, "trust_remote_code")
+    with pytest.raises(error, match=message):
         TransformersModel(model_id=str(folder), **options)
     assert not mark.exists()
+
+
+def test_code_that_a_model_takes_from_another_repository_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TWINKLE_TRUST_REMOTE_CODE", "1")
+    settings = json.loads((folder / "config.json").read_text())
+    settings |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil/elsewhere--modeling.C"}}
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(TrustError, match="from another repository"):
+        TransformersModel(model_id=str(folder), trust_remote_code=True)

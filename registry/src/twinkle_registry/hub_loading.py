@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -142,11 +144,17 @@ class HubLoading:
         request = LoadRequest("hub", reference, "", repository=_repository(hub), revision=hub.revision)
         return inspect_files(replace(request, commit=fetched.commit, digest=fetched.digest), self._store.read(fetched.digest))
 
-    def authorize_folder(self, kind: str, reference: str, folder: Path) -> Grant:
-        """Permission to execute the code in ``folder``, which was fetched as ``reference``."""
-        digest = self._store.add(folder)
-        request = LoadRequest("hub", reference, kind, repository=reference.partition("@")[0], digest=digest)
-        return self.authorize(request)
+    def authorize_folder(self, kind: str, repository: RepoRef, folder: Path) -> Grant:
+        """Permission for something else to execute the Python files in ``folder``, which are among the files of ``repository``."""
+        with tempfile.TemporaryDirectory() as draft:
+            for file in sorted(folder.rglob("*.py")):
+                copy = Path(draft, file.relative_to(folder))
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+            digest = self._store.add(Path(draft))
+        name = str(repository.at(None))
+        request = LoadRequest("hub", str(repository), kind, repository=name, revision=repository.revision, digest=digest)
+        return self.authorize(replace(request, among_others=True))
 
     def stored(self, digest: str) -> tuple[Grant, StoredRepository]:
         """The files with ``digest`` and the permission to load them; missing ones are fetched from where the lock says."""

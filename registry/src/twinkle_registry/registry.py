@@ -234,15 +234,25 @@ class Registry:
         return self._hub_loading.authorize(request)
 
     def authorize_folder(self, kind: str, reference: str, folder: Path) -> Grant:
-        """Permission to execute the code in ``folder``, which was fetched as ``reference``, by something else than the registry.
+        """Permission for something else than the registry to execute the Python files in ``folder``: a model's own code.
 
-        The files are put into the store, and decided on by their digest like a component's.
+        They are decided on by their digest and their owner, like a component.
+
+        Args:
+            kind: what the rules know it as, such as ``model``.
+            reference: what ``folder`` was fetched as; the project's mirror is applied. A path is its own repository.
+            folder: where the files are; the others in it don't count.
 
         Raises:
             TrustError: it isn't allowed; says what would allow it, or who denies it.
-            PluginLoadError: there is a symlink or a special file among them.
+            HubError: ``reference`` can't be read.
         """
-        return self._hub_loading.authorize_folder(kind, reference, folder)
+        from twinkle_hub.hubs import locate
+        from twinkle_hub.repository import RepoRef
+
+        found = locate(reference, mirror=self.project.mirror)
+        repository = found if isinstance(found, RepoRef) else RepoRef("file", str(found.absolute()))
+        return self._hub_loading.authorize_folder(kind, repository, folder)
 
     def inspect(self, reference: str) -> Inspection:
         """What is in the repository that ``reference`` means now, whatever the lock says. It is fetched; nothing of it is executed.

@@ -47,6 +47,8 @@ class LoadRequest:
         pure: the manifest says that it needs no network, files, GPU or global state. A claim of the repository's, no more.
         capabilities: what it can do, as far as a static scan of its files can tell (``network``, ``subprocess``, ``files``,
             ``native``, ``dynamic-code``, ``pickle``, …). Empty until somebody's rules need to know: the files are scanned then.
+        among_others: the code lies among files that are no code (a model's weights), and something else than the registry will
+            execute it. The digest is that of the code alone, and the owner is what it can be allowed by.
     """
 
     source: Literal["installed", "hub"]
@@ -62,6 +64,7 @@ class LoadRequest:
     needs: tuple[str, ...] = ()
     pure: bool = False
     capabilities: tuple[str, ...] = ()
+    among_others: bool = False
 
     @property
     def owner(self) -> str | None:
@@ -201,6 +204,12 @@ def check_fetch(
 
 def not_allowed(request: LoadRequest, why: str = "nothing allows it to be loaded") -> TrustError:
     """The error that says that nothing speaks for ``request``, and which commands would."""
+    if request.among_others:
+        return TrustError(
+            f"{request.reference!r} brings code of its own (sha256:{request.digest}), and {why}. Read its Python files first. To "
+            f"allow what its owner publishes: twinkle hub trust --owner {request.owner} --kind {request.kind}. To trust all code "
+            f"from hubs in one process, start it with {VARIABLE}=1."
+        )
     return TrustError(
         f"{request.reference!r} is code from a hub ({request.repository}), and {why}. See what is in it: "
         f"twinkle hub info {request.reference}. To allow it: twinkle hub trust {request.reference}, or twinkle hub add "

@@ -7,6 +7,7 @@ of adapters or training.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from twinkle.errors import ConfigError
+from twinkle.errors import ConfigError, TrustError
 from twinkle_plugin_transformers.precision import Precision
 
 
@@ -41,11 +42,12 @@ def load_base_model(
     device: torch.device,
     seed: int,
     options: Mapping[str, Any],
+    reference: str | None = None,
 ) -> Any:
     """The model on its device, in evaluation mode.
 
     With a ``folder`` its weights; else random ones from ``config``, the same for the same ``seed`` on every rank. ``options`` go to
-    ``from_pretrained`` or ``from_config``.
+    ``from_pretrained`` or ``from_config``. ``reference`` is what ``folder`` was fetched as: the owner of its code.
 
     Raises:
         ConfigError: neither folder nor configuration was given, Transformers refuses them, or the folder's weights are damaged or
@@ -57,7 +59,7 @@ def load_base_model(
     # Never asked on a terminal, and never a pickle: both are decided here, not by what a repository holds.
     options = {"trust_remote_code": False, **options}
     if options["trust_remote_code"]:
-        _authorize_own_code(folder if folder is not None else config)
+        _authorize_own_code(folder, reference or str(folder or config))
     source = folder if folder is not None else type(config).__name__
     try:
         if folder is not None:
@@ -73,12 +75,23 @@ def load_base_model(
     return model
 
 
-def _authorize_own_code(source: object) -> None:
+def _authorize_own_code(folder: Path | None, reference: str) -> None:
     """Code that a model's repository brings passes the one door that all code from hubs passes."""
     from twinkle.component import default_registry
     from twinkle_registry.trust import LoadRequest
 
-    default_registry().authorize(LoadRequest("hub", f"{source} (trust_remote_code)", "model", repository=str(source)))
+    if folder is None:
+        request = LoadRequest("hub", f"{reference} (trust_remote_code)", "model", repository=reference)
+        default_registry().authorize(request)
+        return
+    for name in ("config.json", "tokenizer_config.json"):
+        settings = json.loads((folder / name).read_text()) if (folder / name).is_file() else {}
+        if "--" in json.dumps(settings.get("auto_map", {})):  # how transformers names another repository
+            raise TrustError(
+                f"{reference} (trust_remote_code) takes its code from another repository ({folder / name}: auto_map), which nobody "
+                "can review with it. Fetch a model that holds its own code, or copy the code into it."
+            )
+    default_registry().authorize_folder("model", reference, folder)
 
 
 def _saved_model(model_cls: Any, folder: Path, config: Any, dtype: torch.dtype, options: Mapping[str, Any]) -> Any:
