@@ -62,6 +62,7 @@ format: dev ## Format and mend what can be mended by itself
 
 bench: dev ## Run every benchmark; each prints ratios, both sides measured in one run
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/sft_step.py
 

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
-from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -299,14 +298,31 @@ def _open_plain(path: str, flags: int) -> int:
     return descriptor
 
 
+_CHUNK = 2**16
+
+
+def _read_plain(path: str) -> bytes:
+    """What is in the file ``path``, which is no symlink; three system calls where it is small, a third of what ``open`` takes."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        chunk = os.read(descriptor, _CHUNK)
+        if len(chunk) < _CHUNK:
+            return chunk
+        chunks = [chunk]
+        while chunk := os.read(descriptor, _CHUNK):
+            chunks.append(chunk)
+        return b"".join(chunks)
+    finally:
+        os.close(descriptor)
+
+
 def _hashed(folder: Path) -> tuple[str, dict[str, bytes], dict[str, int]]:
     """The digest of the files in ``folder``, the sources among them (the very bytes that were hashed), and every file's size."""
     hashes, sources, sizes = {}, {}, {}
     for path, entry in _walk(folder, None, lambda _, entry: entry.name == "__pycache__"):
         if not entry.is_file(follow_symlinks=False):
             raise _special(entry.path)
-        with FileIO(entry.path) as stream:  # twice as fast as Path.open: most files are small
-            content = stream.readall()
+        content = _read_plain(entry.path)
         if path.endswith(".py") or path == MANIFEST:
             sources[path] = content
         hashes[path] = sha256(content).hexdigest()
