@@ -1,4 +1,4 @@
-"""Models and data sets by reference: give a local path or a hub reference, get a path.
+"""Models and data sets by reference: give a local path or a hub reference, get a path; or publish a folder.
 
 The project's ``[mirror]`` table, its lock and the hubs that plugins add come from the registry of this process; whether the network
 and what isn't locked may be used comes from the environment. Knows nothing of what is in the files, and loads no code.
@@ -16,6 +16,7 @@ from twinkle.run_sources import Patterns
 
 if TYPE_CHECKING:
     from twinkle_hub.repository import RepoType
+    from twinkle_hub.uploads import Uploaded, UploadHandle
 
 
 def download_model(
@@ -111,3 +112,61 @@ def _fetch(
         raise type(error)(
             f"{error} ({found} is pinned to that commit by {lock.file}; to move the pin: twinkle hub lock --update {found})"
         ) from error
+
+
+def upload_folder(
+    folder: str | os.PathLike[str],
+    reference: str,
+    *,
+    repo_type: RepoType = "model",
+    message: str = "Upload",
+    private: bool = True,
+    allow_patterns: Sequence[str] | None = None,
+    ignore_patterns: Sequence[str] | None = None,
+    tag: str | None = None,
+    token: str | None = None,
+) -> Uploaded:
+    """Publish a folder as ``scheme://owner/name[@branch]`` (no scheme: Hugging Face) and return where, with the commit.
+
+    A busy hub and a broken connection are tried again for some minutes. Files of the branch that the folder lacks stay.
+
+    Args:
+        private: make the repository private where it isn't there yet, and publish to no public one. ``False`` allows it.
+        allow_patterns: only send files whose path matches one of these (``fnmatch``); ``ignore_patterns``: don't send those.
+        tag: a name for the new commit.
+        token: instead of the one that the hub's client knows; it goes to the client and nowhere else.
+
+    Raises:
+        HubError: it can't be published; the message says why and what to do.
+    """
+    from twinkle.component import default_registry
+    from twinkle_hub.uploads import UploadOptions, upload
+
+    registry = default_registry()
+    options = UploadOptions(repo_type, message, private, allow_patterns, ignore_patterns, tag)
+    return upload(Path(folder), reference, hubs=registry.hubs, options=options, token=token, mirror=registry.project.mirror)
+
+
+def start_upload(
+    folder: str | os.PathLike[str],
+    reference: str,
+    *,
+    repo_type: RepoType = "model",
+    message: str = "Upload",
+    private: bool = True,
+    allow_patterns: Sequence[str] | None = None,
+    ignore_patterns: Sequence[str] | None = None,
+    tag: str | None = None,
+    token: str | None = None,
+) -> UploadHandle:
+    """As ``upload_folder``, in the background: ``result()`` waits for the end, ``progress`` tells how far it is.
+
+    The folder has to stay as it is until then: a file that changes is an error. The process ends when the upload has.
+    """
+    from twinkle.component import default_registry
+    from twinkle_hub.uploads import UploadOptions
+    from twinkle_hub.uploads import start_upload as start
+
+    registry = default_registry()
+    options = UploadOptions(repo_type, message, private, allow_patterns, ignore_patterns, tag)
+    return start(Path(folder), reference, hubs=registry.hubs, options=options, token=token, mirror=registry.project.mirror)

@@ -11,7 +11,7 @@ import copy
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftConfig
@@ -27,8 +27,11 @@ from twinkle_plugin_transformers.checkpoint_folder import first_of, read_tensors
 from twinkle_plugin_transformers.data_parallel import DataParallel
 from twinkle_plugin_transformers.injection import AdapterSet
 from twinkle_plugin_transformers.materials import model_details, used_components
-from twinkle_plugin_transformers.publishing import upload_folder
+from twinkle_plugin_transformers.publishing import Publishing
 from twinkle_plugin_transformers.trainer_state import random_state, read_training_state, write_training_state
+
+if TYPE_CHECKING:
+    from twinkle_hub.uploads import UploadHandle
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _TOKENIZER_FILES = (
@@ -125,11 +128,15 @@ class Checkpoints:
         weights.apply()
         return {} if found is None else found.apply(state, rank=self._parallel.rank, device=self._device)
 
-    def upload(self, folder: Path, repo: str, *, token: str | None, private: bool, message: str) -> str:
-        """Publish a whole checkpoint from the master; returns where. Every rank has to call it."""
+    def upload(self, folder: Path, publishing: Publishing, *, background: bool) -> str | UploadHandle:
+        """Publish a whole checkpoint from the master, see ``upload_to_hub``. Every rank has to call it."""
         verify_folder(folder)
-        where: str = self._on_master(lambda: upload_folder(folder, repo, token=token, private=private, message=message))
-        return where
+        if not background:
+            where: str = self._on_master(lambda: publishing.publish(folder))
+            return where
+        handles: list[UploadHandle] = []  # a thread is known to its own process only
+        self._on_master(lambda: handles.append(publishing.start(folder)))
+        return handles[0] if handles else publishing.repo
 
     def _on_master(self, act: Callable[[], Any]) -> Any:
         """What ``act`` returns on the master, on every rank; or what it raises there, so that no rank waits for one that failed."""

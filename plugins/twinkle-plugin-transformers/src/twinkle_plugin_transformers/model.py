@@ -35,10 +35,12 @@ from twinkle_plugin_transformers.optimizers import build_optimizer, build_schedu
 from twinkle_plugin_transformers.outputs import detached
 from twinkle_plugin_transformers.passes import Passes, collect_outputs
 from twinkle_plugin_transformers.precision import Precision
+from twinkle_plugin_transformers.publishing import Publishing
 from twinkle_plugin_transformers.states import AdapterStates
 
 if TYPE_CHECKING:
     from twinkle.device_mesh import DeviceMesh
+    from twinkle_hub.uploads import UploadHandle
 
 _SEED = 42
 
@@ -104,6 +106,7 @@ class TransformersModel(TwinkleModel):
             device=self._device,
             seed=self._seed,
             options=kwargs,
+            reference=self.model_id,
         )
         if gradient_checkpointing:
             self._base.gradient_checkpointing_enable({"use_reentrant": False})
@@ -461,17 +464,16 @@ class TransformersModel(TwinkleModel):
         hub_token: str | None = None,
         private: bool = True,
         commit_message: str = "Upload checkpoint",
+        background: bool = False,
         **kwargs: Any,
-    ) -> str:
-        """Publish a whole checkpoint as ``hf://owner/name`` or ``ms://owner/name``; returns where. The master does it.
+    ) -> str | UploadHandle:
+        """Publish a whole checkpoint as ``scheme://owner/name[@branch]``; returns where, or with ``background`` at once a handle.
 
-        Raises:
-            CheckpointError: the checkpoint isn't whole, or the hub refuses.
+        The master does it (elsewhere ``background`` returns the name). ``CheckpointError`` says why it can't be published.
         """
         _refuse("upload_to_hub", kwargs)
-        return self._checkpoints.upload(
-            Path(checkpoint_dir), hub_model_id, token=hub_token, private=private, message=commit_message
-        )
+        publishing = Publishing(hub_model_id, private, commit_message, hub_token)
+        return self._checkpoints.upload(Path(checkpoint_dir), publishing, background=background)
 
     # Answers ------------------------------------------------------------------------------------------------------------------
 

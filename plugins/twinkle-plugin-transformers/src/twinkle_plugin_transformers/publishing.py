@@ -1,40 +1,61 @@
-"""Publishing a folder as a model repository, by the hubs' own clients.
+"""Publishing a checkpoint's folder on a hub, now or in the background.
 
-Knows nothing of what is in the folder.
+Knows nothing of what is in the folder, nor of any hub.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from twinkle.errors import CheckpointError, ConfigError
+from twinkle.errors import CheckpointError, HubError
+from twinkle.hub import start_upload, upload_folder
+
+if TYPE_CHECKING:
+    from twinkle_hub.uploads import UploadHandle
 
 
-def upload_folder(folder: Path, repo: str, *, token: str | None, private: bool, message: str) -> str:
-    """Publish a folder as a model repository, ``hf://owner/name`` or ``ms://owner/name`` (no scheme: Hugging Face).
+@dataclass(frozen=True)
+class Publishing:
+    """Where a checkpoint goes, and how.
 
-    Raises:
-        ConfigError: the scheme is another.
-        CheckpointError: the hub refuses, or can't be reached.
+    Attributes:
+        repo: ``scheme://owner/name[@branch]``; no scheme: Hugging Face.
+        token: instead of the one that the hub's client knows.
+        private: publish to no public repository.
+        message: of the commit.
     """
-    scheme, _, name = repo.rpartition("://")
-    try:
-        if scheme in ("", "hf"):
-            from huggingface_hub import HfApi
 
-            api = HfApi(token=token)
-            api.create_repo(name, private=private, exist_ok=True)
-            api.upload_folder(repo_id=name, folder_path=folder, commit_message=message)
-        elif scheme == "ms":
-            from modelscope.hub.api import HubApi
+    repo: str
+    private: bool
+    message: str
+    token: str | None = None
 
-            hub = HubApi(token=token)
-            hub.create_repo(name, visibility="private" if private else "public", exist_ok=True)
-            hub.upload_folder(repo_id=name, folder_path=str(folder), commit_message=message)
-        else:
-            raise ConfigError(f"Models are published to hf:// or ms://, not {scheme}://.")
-    except ConfigError:
-        raise
-    except Exception as error:  # each client has a tree of errors of its own
-        raise CheckpointError(f"{folder} can't be published as {repo}: {error}") from error
-    return f"{scheme or 'hf'}://{name}"
+    def __repr__(self) -> str:
+        return f"Publishing({self.repo!r})"  # and not the token
+
+    def publish(self, folder: Path) -> str:
+        """Publish ``folder`` and wait for it; returns where, with the commit.
+
+        Raises:
+            CheckpointError: the hub refuses, or can't be reached, for some minutes.
+        """
+        try:
+            return str(upload_folder(folder, self.repo, private=self.private, message=self.message, token=self.token))
+        except HubError as error:
+            raise self._failure(folder, error) from error
+
+    def start(self, folder: Path) -> UploadHandle:
+        """Begin to publish ``folder``, which has to stay as it is meanwhile; ``result()`` raises what goes wrong.
+
+        Raises:
+            CheckpointError: ``repo`` is wrong.
+        """
+        try:
+            return start_upload(folder, self.repo, private=self.private, message=self.message, token=self.token)
+        except HubError as error:
+            raise self._failure(folder, error) from error
+
+    def _failure(self, folder: Path, error: HubError) -> CheckpointError:
+        return CheckpointError(f"{folder} can't be published as {self.repo}: {error}")

@@ -13,6 +13,8 @@ from twinkle.metric import Measurements
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from twinkle_hub.uploads import UploadHandle
+
 ModelInputs = Sequence[InputFeature] | Mapping[str, Any]
 
 
@@ -131,5 +133,5 @@ class TwinkleModel(ABC):
         """What this run is configured with, for people."""
 
     @abstractmethod
-    def upload_to_hub(self, checkpoint_dir: str | Path, hub_model_id: str, **kwargs: Any) -> str:
-        """Publish a checkpoint; returns where."""
+    def upload_to_hub(self, checkpoint_dir: str | Path, hub_model_id: str, **kwargs: Any) -> str | UploadHandle:
+        """Publish a checkpoint; returns where, or a handle where it goes on in the background."""
