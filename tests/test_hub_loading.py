@@ -361,3 +361,38 @@ def test_doctor_finds_the_lock_adrift_and_says_what_mends_it(world, focal: str):
     world.twinkle("hub", "sync", **elsewhere)
     rows = json.loads(world.twinkle("plugins", "doctor", "--json", check=False, **elsewhere).stdout)
     assert not [row for row in rows if row["subject"] == focal]
+
+
+def test_the_commands_of_the_trainers_guide_work(world, focal: str):
+    world.ms.repositories.tag("acme/focal", "v1", world.ms.repositories.commit("acme/focal", FOCAL))
+    world.twinkle("hub", "add", focal, "--mirror", "ms://acme/focal@v1")
+    assert 'mirrors = ["ms://acme/focal@' in (world.project / "twinkle.lock").read_text()
+    moved = world.hf.repositories.commit("acme/focal", {**FOCAL, "strength.py": b"DEFAULT = 7.0\n"})
+    world.hf.repositories.tag("acme/focal", "v1", moved)
+    assert moved in world.twinkle("hub", "lock", check=False).stdout
+    assert "DEFAULT = 7.0" in world.twinkle("hub", "diff", focal, check=False).stdout
+    for command in (["sync"], ["verify"], ["gc", "--older-than", "30", "--dry-run"]):
+        world.twinkle("hub", *command)
+    pinned = json.loads(world.twinkle("plugins", "trace", "--json").stdout)["components"]
+    assert [row["file"] for row in pinned if row["allowed"] == "locked"] == [
+        str(world.home / "components" / "sha256" / digest(FOCAL))
+    ]
+
+
+def test_the_policy_of_the_operators_guide_is_valid_and_explained(world, checkout: Path, focal: str):
+    guide = (checkout / "docs" / "operators.md").read_text()
+    policy = world.project / "policy.toml"
+    policy.write_text(guide.partition("```toml\n")[2].partition("```")[0])
+    world.twinkle("policy", "check", str(policy))
+    world.hf.repositories.commit("acme/old-focal", FOCAL)
+    explained = world.twinkle("policy", "explain", "hf://acme/old-focal", "--kind", "loss", check=False, TWINKLE_POLICY=str(policy))
+    assert "replaced by acme/focal" in explained.stdout
+    refused = world.python(
+        LOAD, "loss", "hf://acme/old-focal", check=False, TWINKLE_POLICY=str(policy), TWINKLE_TRUST_REMOTE_CODE="1"
+    )
+    assert "replaced by acme/focal" in refused.stderr
+    impure = world.python(LOAD, "loss", focal, check=False, TWINKLE_POLICY=str(policy))
+    assert impure.returncode == 1  # it doesn't declare itself pure
+    pure = {**FOCAL, "twinkle.toml": FOCAL["twinkle.toml"].replace(b"config.gamma", b"pure = true\nconfig.gamma")}
+    world.hf.repositories.commit("acme/pure", pure)
+    assert digest(pure) in world.python(LOAD, "loss", "hf://acme/pure", TWINKLE_POLICY=str(policy)).stdout
