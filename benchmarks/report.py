@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("torch", "transformers", "tokenizers", "tiktoken", "datasets", "peft", "numpy", "jinja2")
+_PACKAGES = ("torch", "transformers", "tokenizers", "tiktoken", "datasets", "peft", "numpy", "jinja2", "kernels")
 
 
 @dataclass(frozen=True)

@@ -47,12 +47,18 @@ def files_in(folder: Path) -> list[str]:
         HubError: there is a symlink or a special file: what it stands for could change, or lie elsewhere.
     """
     found = []
-    for base, folders, names in os.walk(folder):
-        for name in (*folders, *names):
-            path = Path(base, name)
-            if path.is_symlink() or not (path.is_dir() or path.is_file()):
-                raise HubError(
-                    f"{path} is a symlink or a special file; a repository holds only files and folders. Replace it by a copy."
-                )
-        found += [Path(base, name).relative_to(folder).as_posix() for name in names]
+    pending = [(os.fspath(folder), "")]
+    while pending:
+        base, prefix = pending.pop()
+        with os.scandir(base) as entries:  # which says what each entry is without asking for it again
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append((entry.path, f"{prefix}{entry.name}/"))
+                elif entry.is_file(follow_symlinks=False):
+                    found.append(prefix + entry.name)
+                else:
+                    raise HubError(
+                        f"{entry.path} is a symlink or a special file; a repository holds only files and folders. "
+                        f"Replace it by a copy."
+                    )
     return sorted(found)
