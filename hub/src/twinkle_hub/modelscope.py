@@ -155,14 +155,17 @@ class MsHub:
         return self.retries.run(once)
 
     def _fetch(self, reference: RepoRef, repo_type: RepoType, commit: str, folder: Path, rows: Sequence[_Row]) -> None:
+        from modelscope_hub.errors import raise_for_status
+
         client = self._client()
         legacy = client.legacy
 
         def location(path: str) -> str | None:
             url = legacy.get_download_url(reference.repo_id, repo_type, path, commit)
-            legacy._ensure_session_auth()
-            with legacy._session.head(url, allow_redirects=False, timeout=legacy._timeout) as response:
-                return response.headers.get("Location")
+            headers, limit = legacy._headers(), legacy._timeout
+            with legacy._session.get(url, headers=headers, allow_redirects=False, stream=True, timeout=limit) as answer:
+                raise_for_status(answer)
+                return answer.headers.get("Location")
 
         refuse_redirected_code(reference, legacy.endpoint, [row["Path"] for row in rows], location)
         client.download_repo(reference.repo_id, repo_type, revision=commit, local_dir=folder, file_list=[dict(row) for row in rows])
@@ -212,7 +215,12 @@ class MsHub:
         where = {} if self.cache_dir is None else {"cache_dir": self.cache_dir}
         config = HubConfig(endpoint=self.endpoint, token=self._token if token is None else token, **where)
         check_sendable(config.token, "modelscope login")
-        return HubApi(config)
+        client = HubApi(config)
+        for session in (client.legacy._session, client.legacy._read_session):
+            for adapter in session.adapters.values():
+                # It would wait for as long as the hub asks, an hour maybe. Retries does that, with a limit.
+                adapter.max_retries = adapter.max_retries.new(respect_retry_after_header=False, status_forcelist=frozenset())
+        return client
 
 
 @contextmanager
