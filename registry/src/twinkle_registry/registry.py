@@ -88,6 +88,7 @@ class Registry:
         self._hook_specifications = hook_specifications
         self._base_class = base_class
         self._ask = ask
+        self._hub_references: dict[tuple[str, str], Resolved] = {}
         self._index: Index | None = None
         self._index_path: list[str] = []
         self._sys_path: list[str] = []
@@ -188,10 +189,15 @@ class Registry:
         known = self._loaded.get((kind, reference))
         if known is not None and known[0] is self._recent():
             return known[1]
+        if (seen := self._hub_references.get((kind, reference))) is not None:
+            return self._load_from_hub(seen).found
         index = self._read()
         resolved = self._find(kind, reference, lambda: index)
         if resolved.hub is not None:
-            return self._load_from_hub(resolved).found
+            loaded = self._load_from_hub(resolved)
+            if "://" in reference and not reference.startswith("file://."):  # those depend on the working folder
+                self._hub_references[kind, reference] = resolved
+            return loaded.found
         assert resolved.component is not None
         found = self._load_installed(reference, resolved.component, index)
         if _LOAD_HOOKS.isdisjoint(index.hook_names):

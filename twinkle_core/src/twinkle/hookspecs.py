@@ -39,9 +39,10 @@ def twinkle_register_hub() -> Hub | Sequence[Hub]:  # type: ignore[empty-body]  
 def twinkle_check_load(request: LoadRequest) -> str | None:
     """Return the reason why the component of ``request`` may not be loaded, or ``None``.
 
-    Any denial wins, and is a ``TrustError``. Asked for every component; for code from a hub twice, before anything is
-    fetched (``request.digest`` is ``None`` then, unless the reference pins it) and once its digest and entry are known. Where the
-    check itself fails, code from a hub isn't loaded; installed components are, with a warning.
+    Any denial wins, and is a ``TrustError``. Asked for every component; for code from a hub twice, before anything is fetched
+    (``request.digest`` is ``None`` then, unless the reference or the lock pins it) and once its digest, entry and capabilities are
+    known. It comes after the operator's denials and before every permission. Where the check itself fails, code from a hub isn't
+    loaded; installed components are, with a warning.
     """
 
 
