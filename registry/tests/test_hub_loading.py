@@ -339,3 +339,13 @@ def test_processes_that_load_at_the_same_time_leave_one_whole_folder(write, home
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) for _ in range(3)]
     assert [process.communicate()[0].strip() for process in started] == ["2"] * 3
     assert len(list((home / "components" / "sha256").iterdir())) == 1
+
+
+def test_two_older_repositories_with_one_class_name_do_not_collide(make_registry, write):
+    registry = make_registry(base_class=lambda kind: dict)
+    source = "from .settings import X\nclass Same(dict):\n    x = X\n"
+    first, second = (
+        registry.load("loss", f"file://{write(name, **{'__init__.py': source, 'settings.py': f'X = {name!r}'})}") for name in "ab"
+    )
+    assert (first.x, second.x) == ("a", "b")
+    assert [type(pickle.loads(pickle.dumps(found()))) for found in (first, second)] == [first, second]

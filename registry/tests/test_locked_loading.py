@@ -242,6 +242,7 @@ def test_a_revoked_digest_does_not_unpickle_although_it_is_locked(far, lock, new
         new_process().stored(digest)
 
 
+CALL = "\n    def __call__(self, inputs, outputs, **kwargs):\n        raise NotImplementedError\n"
 UNPICKLE = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).gamma)"
 
 
@@ -266,3 +267,34 @@ def test_a_new_process_unpickles_what_its_projects_lock_holds_and_nothing_else(
     assert expected in (done.stdout if locked else done.stderr)
     assert far.mark.exists() is locked
     assert not (home.with_name("elsewhere") / "components" / "sha256").exists() or locked
+
+
+SPAWN = """\
+import multiprocessing, sys
+from twinkle.component import load_component
+
+def main():
+    loaded = load_component("loss", sys.argv[1])
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(pool.apply(getattr, (loaded(), "gamma")))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_an_instance_reaches_a_spawned_process_under_the_same_lock(write, home: Path, tmp_path: Path):
+    far = Publisher(tmp_path / "plain", tmp_path / "executed")
+    commit = far.publish("focal", 1)
+    file = far.root / "focal/snapshots" / commit / "loss.py"
+    file.write_text(file.read_text().replace("class Base: pass", "from twinkle.loss import Loss as Base") + CALL)
+    shutil.move(file.parent, tmp_path / "focal")
+    folder = tmp_path / "focal"
+    digest = ComponentStore(tmp_path / "other").add(folder)
+    (tmp_path / "twinkle.toml").write_text("schema = 1\n")
+    LockFile.read(tmp_path / LOCK).with_component(LockedComponent(f"file://{folder}", digest, digest, ("loss",))).save()
+    (tmp_path / "spawn.py").write_text(SPAWN)
+    command = [sys.executable, str(tmp_path / "spawn.py"), f"file://{folder}"]
+    environment = {**os.environ, "TWINKLE_HOME": str(home)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert done.stdout.strip() == "1", done.stderr
