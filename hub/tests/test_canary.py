@@ -23,7 +23,6 @@ TOKEN = "sekret-a1b2c3"
 FAULTS = [
     Fault("none"),
     Fault("api/", status=403),
-    Fault("api/", status=429),
     Fault("api/", status=500),
     Fault("", drop=True),
     Fault("", body=b"no json"),
@@ -69,8 +68,8 @@ def test_a_token_is_in_no_log_error_traceback_or_cache(remote, hub, folder, faul
         lambda: hub.resolve("acme/private"),
         lambda: hub.list_files("acme/private"),
         lambda: hub.download("acme/private"),
-        lambda: upload(folder, name, hubs=hubs, retries=Retries(first_wait=0)),
-        lambda: start_upload(folder, name, hubs=hubs, retries=Retries(first_wait=0)).result(timeout=30),
+        lambda: upload(folder, name, hubs=hubs, retries=Retries(attempts=2, first_wait=0)),
+        lambda: start_upload(folder, name, hubs=hubs, retries=Retries(attempts=2, first_wait=0)).result(timeout=30),
     ]
     shown = []
     for call in calls:

@@ -164,3 +164,32 @@ class TestAHubOfFolders:
 
 def test_without_a_root_a_name_is_an_absolute_path(message):
     assert "absolute path" in message(FileHub().download, "owner/name")
+
+
+class TestPublishing:
+    def test_makes_a_folder_with_revisions_that_only_its_owner_opens(self, plain, tmp_path):
+        commit = FileHub().upload(plain, f"{tmp_path}/new", tag="v1")
+        assert commit == digest_of_bytes({"a.txt": b"A", "sub/b.txt": b"B"})
+        assert FileHub().resolve(f"{tmp_path}/new", "v1") == FileHub().resolve(f"{tmp_path}/new") == commit
+        assert (tmp_path / "new").stat().st_mode & 0o077 == 0
+
+    def test_keeps_what_the_folder_lacks_and_the_snapshots_of_before(self, plain, versioned):
+        commit = FileHub().upload(plain, str(versioned), allow_patterns=["sub/*"])
+        assert FileHub().list_files(str(versioned), commit) == ["a.txt", "sub/b.txt"]
+        assert FileHub().list_files(str(versioned), NEW) == ["a.txt"]
+
+    def test_that_fails_leaves_the_branch_and_no_snapshot(self, plain, versioned, message):
+        def change(progress):
+            (plain / "a.txt").write_text("changed meanwhile")
+
+        before = sorted(versioned.rglob("*"))
+        assert "changed while" in message(FileHub().upload, plain, str(versioned), progress=change)
+        assert sorted(path for path in versioned.rglob("*") if path.name != ".lock") == before
+
+    def test_moves_no_tag(self, plain, versioned, message):
+        assert "Choose another tag" in message(FileHub().upload, plain, str(versioned), tag="v1")
+        assert FileHub().resolve(str(versioned), "v1") == OLD
+        assert FileHub().resolve(str(versioned)) == NEW
+
+    def test_leaves_a_plain_folder_as_it_is(self, plain, versioned, message):
+        assert "plain folder" in message(FileHub().upload, versioned, str(plain))

@@ -144,3 +144,9 @@ def test_access_denied_is_told_from_not_there(remote, message):
     remote.server.repositories.commit("acme/private", FILES, private=True)
     kind = HubError if remote.hub().scheme == "hf" else AccessDeniedError  # Hugging Face tells strangers nothing
     assert "login" in message(remote.hub().resolve, "acme/private", kind=kind)
+
+
+def test_what_isnt_a_hub_is_named_as_such(remote, hub, message):
+    remote.server.faults.append(Fault("api/", body=b"<html>Welcome to our Wi-Fi</html>"))
+    for call in (hub.resolve, hub.list_files, hub.download):
+        assert "://acme/m" in message(call, "acme/m")

@@ -218,6 +218,11 @@ def _explained(reference: RepoRef) -> Iterator[None]:
         raise HubError(
             f"{reference} isn't a name that Hugging Face allows: owner/name, of letters, digits, '-', '_' and '.'."
         ) from error
+    except (ValueError, KeyError) as error:  # as the client reads what isn't JSON, or lacks what it looks for
+        raise HubError(
+            f"{reference}: what answered isn't a hub, or it is broken ({type(error).__name__}). "
+            f"Check HF_ENDPOINT, and try again later."
+        ) from error
     except RuntimeError as error:  # of a file that couldn't be sent; why is its cause
         if isinstance(error.__cause__, HTTPError | ConnectionError):
             raise _of_transport(reference, error.__cause__) from error
