@@ -469,8 +469,7 @@ class TransformersModel(TwinkleModel):
     ) -> str | UploadHandle:
         """Publish a whole checkpoint as ``scheme://owner/name[@branch]``; returns where, or with ``background`` at once a handle.
 
-        The master does it (elsewhere ``background`` returns the name). ``CheckpointError`` says why it can't be published.
-        """
+        The master does it (elsewhere ``background`` returns the name). ``CheckpointError`` says why it can't be published."""
         _refuse("upload_to_hub", kwargs)
         publishing = Publishing(hub_model_id, private, commit_message, hub_token)
         return self._checkpoints.upload(Path(checkpoint_dir), publishing, background=background)
