@@ -72,3 +72,36 @@ def test_code_that_a_model_takes_from_another_repository_is_refused(folder: Path
     (folder / "config.json").write_text(json.dumps(settings))
     with pytest.raises(TrustError, match="from another repository"):
         TransformersModel(model_id=str(folder), trust_remote_code=True)
+
+
+@pytest.fixture
+def elsewhere(config: Qwen3Config, tmp_path: Path) -> Path:
+    """Another model's folder, whose code leaves ``tmp_path / "executed"`` behind."""
+    saved = tmp_path / "elsewhere"
+    AutoModelForCausalLM.from_config(config).save_pretrained(saved)
+    (saved / "modeling_evil.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w').close()\n")
+    settings = json.loads((saved / "config.json").read_text())
+    auto_map = {"AutoConfig": "modeling_evil.C", "AutoModelForCausalLM": "modeling_evil.M"}
+    (saved / "config.json").write_text(json.dumps(settings | {"model_type": "evil", "auto_map": auto_map}))
+    return saved
+
+
+def test_an_adapter_does_not_bring_the_code_of_its_base_model(elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TWINKLE_TRUST_REMOTE_CODE", "1")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(elsewhere), "peft_type": "LORA"}))
+    with pytest.raises(TrustError, match=r"another repository.*base_model_name_or_path"):
+        TransformersModel(model_id=str(adapter), trust_remote_code=True)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("with_folder", [True, False])
+def test_a_config_does_not_bring_the_code_of_another_repository(
+    folder: Path, elsewhere: Path, config: Qwen3Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_folder: bool
+):
+    monkeypatch.setenv("TWINKLE_TRUST_REMOTE_CODE", "1")
+    config.auto_map = {"AutoModelForCausalLM": f"{elsewhere}--modeling_evil.M"}
+    with pytest.raises(TrustError, match=r"another repository.*auto_map"):
+        TransformersModel(model_id=str(folder) if with_folder else None, config=config, trust_remote_code=True)
+    assert not (tmp_path / "executed").exists()

@@ -58,9 +58,9 @@ def load_base_model(
         raise ConfigError("A model needs a model_id (a folder or hub reference) or a config (for random weights).")
     # Never asked on a terminal, and never a pickle: both are decided here, not by what a repository holds.
     options = {"trust_remote_code": False, **options}
-    if options["trust_remote_code"]:
-        _authorize_own_code(folder, reference or str(folder or config))
     source = folder if folder is not None else type(config).__name__
+    if options["trust_remote_code"]:
+        _authorize_own_code(folder, config, reference or str(source))
     try:
         if folder is not None:
             model = _saved_model(model_cls, folder, config, precision.weights, options)
@@ -75,23 +75,45 @@ def load_base_model(
     return model
 
 
-def _authorize_own_code(folder: Path | None, reference: str) -> None:
+def _authorize_own_code(folder: Path | None, config: Any, reference: str) -> None:
     """Code that a model's repository brings passes the one door that all code from hubs passes."""
     from twinkle.component import default_registry
     from twinkle_registry.trust import LoadRequest
 
+    if config is not None and _names_another_repository(_resolve_config(config).to_dict()):
+        raise _from_elsewhere(reference, "the config: auto_map")
     if folder is None:
         request = LoadRequest("hub", f"{reference} (trust_remote_code)", "model", repository=reference)
         default_registry().authorize(request)
         return
-    for name in ("config.json", "tokenizer_config.json"):
-        settings = json.loads((folder / name).read_text()) if (folder / name).is_file() else {}
-        if "--" in json.dumps(settings.get("auto_map", {})):  # how transformers names another repository
-            raise TrustError(
-                f"{reference} (trust_remote_code) takes its code from another repository ({folder / name}: auto_map), which nobody "
-                "can review with it. Fetch a model that holds its own code, or copy the code into it."
-            )
+    for file in sorted(folder.glob("*config.json")):
+        try:
+            elsewhere = _names_another_repository(json.loads(file.read_bytes()))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"The model can't be loaded from {folder}: {file.name} is damaged: {error}. Fetch it again."
+            ) from error
+        if elsewhere:
+            raise _from_elsewhere(reference, f"{file}: auto_map")
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise _from_elsewhere(reference, f"{folder / 'adapter_config.json'}: base_model_name_or_path")
     default_registry().authorize_folder("model", reference, folder)
+
+
+def _names_another_repository(settings: Any) -> bool:
+    """Whether an ``auto_map`` anywhere in ``settings`` names code as transformers names another repository's: ``owner/name--…``."""
+    if isinstance(settings, list):
+        return any(map(_names_another_repository, settings))
+    if not isinstance(settings, dict):
+        return False
+    return "--" in json.dumps(settings.get("auto_map")) or any(map(_names_another_repository, settings.values()))
+
+
+def _from_elsewhere(reference: str, place: str) -> TrustError:
+    return TrustError(
+        f"{reference} (trust_remote_code) takes its code from another repository ({place}), which nobody can review with it. Fetch "
+        "a model that holds its own code, or copy the code into it."
+    )
 
 
 def _saved_model(model_cls: Any, folder: Path, config: Any, dtype: torch.dtype, options: Mapping[str, Any]) -> Any:
