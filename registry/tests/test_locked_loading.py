@@ -111,6 +111,37 @@ def test_what_is_locked_and_stored_needs_no_hub(far, lock, new_process):
     assert new_process().load("loss", REFERENCE).gamma == 1
 
 
+@pytest.fixture
+def locked_folder(far, lock, tmp_path: Path) -> Path:
+    """A plain folder with the component, in the lock as it is."""
+    folder = tmp_path / "focal"
+    shutil.move(far.root / "acme/focal/snapshots" / far.publish("acme/focal", 1), folder)
+    lock(ComponentStore(tmp_path / "other").add(folder), reference=f"file://{folder}")
+    return folder
+
+
+def test_a_folder_that_was_edited_after_it_was_locked_is_refused_though_the_store_has_what_it_was(locked_folder, far, new_process):
+    new_process().load("loss", f"file://{locked_folder}")
+    far.mark.unlink()
+    (locked_folder / "loss.py").write_text(SOURCE.format(mark=str(far.mark), gamma=2))
+    with pytest.raises(TrustError, match=f"changed after it was locked.*twinkle hub add file://{locked_folder}"):
+        new_process().load("loss", f"file://{locked_folder}")
+    assert not far.mark.exists()
+
+
+def test_a_locked_folder_that_is_gone_is_loaded_from_the_store(locked_folder, new_process):
+    new_process().load("loss", f"file://{locked_folder}")
+    shutil.rmtree(locked_folder)
+    assert new_process().load("loss", f"file://{locked_folder}").gamma == 1
+
+
+def test_a_digest_in_the_reference_means_those_bytes_whatever_became_of_the_folder(locked_folder, new_process):
+    new_process().load("loss", f"file://{locked_folder}")
+    digest = digest_of({path: sha256_of(locked_folder / path) for path in component_files(locked_folder)})
+    (locked_folder / "loss.py").write_text("raise SystemExit")
+    assert new_process().load("loss", f"file://{locked_folder}#sha256:{digest}").gamma == 1
+
+
 def test_a_moved_tag_still_stands_for_what_was_locked(far, lock, new_process):
     lock(far.publish("acme/focal", 1, "v1"))
     far.publish("acme/focal", 666, "v1")

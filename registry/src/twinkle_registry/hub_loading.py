@@ -214,6 +214,8 @@ class HubLoading:
             if pin.digest not in self._store:
                 mirror = RepoRef.parse(hub.repository_reference) if _repository(hub) != _repository(asked) else None
                 self._fetch_pin(request, pin, mirror)
+            elif hub.scheme == "file" and hub == asked and hub.digest is None:
+                self._check_folder(request, hub, pin)
             return _Fetched(pin.digest, pin.commit, _repository(hub))
         if self._settings.locked:
             raise LockError(
@@ -264,6 +266,23 @@ class HubLoading:
                 f"(commit {pin.commit}, sha256:{pin.digest}). {causes}"
             ) from problems[0]
         raise type(problems[0])(f"{request.reference!r} can't be fetched as it was locked: {causes}") from problems[0]
+
+    def _check_folder(self, request: LoadRequest, hub: HubReference, pin: LockedComponent) -> None:
+        """Refuse a folder on this machine that no longer holds what is locked, though the store does.
+
+        Whoever edits it would otherwise go on running what it was. A folder that isn't here is no change.
+        """
+        folder = RepoRef.parse(hub.repository_reference)
+        try:
+            self._hubs().get(folder.scheme).resolve(folder.repo_id, pin.commit)
+        except RepositoryNotFoundError:
+            return
+        except RevisionNotFoundError as error:
+            raise TrustError(
+                f"{request.reference!r} was changed after it was locked: {self._lock().file} holds sha256:{pin.digest}, and "
+                f"{folder} isn't that any more. See what changed (twinkle hub diff {request.reference}), and lock it anew (twinkle "
+                f"hub add {request.reference})."
+            ) from error
 
     def _download(self, repository: RepoRef) -> _Fetched:
         """Fetch, or find that what the revision stands for was fetched before; one process at a time."""

@@ -183,6 +183,11 @@ def _on_hub(kind: str, reference: str, hub: HubReference) -> Iterator[Step]:
     if locked is not None:
         digest = digest or locked.digest
         yield Step("lock", f"sha256:{locked.digest}", f"commit {locked.commit}, in {lock_file}")
+        if hub.scheme == "file" and hub.digest is None and _gone(hub.repository_reference, locked.commit):
+            way_out = (
+                f"loading is refused until you look (twinkle hub diff {reference}) and lock it anew (twinkle hub add {reference})"
+            )
+            yield Step("folder", "changed after it was locked", way_out)
     else:
         yield Step("lock", "not pinned", f"{lock_file}; to pin it: twinkle hub add {reference}")
     if hub.digest is not None:
@@ -201,6 +206,21 @@ def _on_hub(kind: str, reference: str, hub: HubReference) -> Iterator[Step]:
             yield Step("source", f"{source.repository}@{source.commit}", "where these files came from")
     yield from _checks()
     yield decision(request)
+
+
+def _gone(reference: str, commit: str) -> bool:
+    """Whether the folder ``reference`` is here and doesn't hold ``commit``."""
+    from twinkle_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+    from twinkle_hub.local import FileHub
+    from twinkle_hub.repository import RepoRef
+
+    try:
+        FileHub().resolve(RepoRef.parse(reference).repo_id, commit)
+    except RepositoryNotFoundError:
+        return False
+    except RevisionNotFoundError:
+        return True
+    return False
 
 
 def _hub_of(scheme: str) -> Step:
