@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twinkle_registry.errors import ManifestError
-from twinkle_registry.manifest import load_manifest, parse_manifest
+from twinkle_registry.manifest import MAX_BYTES, load_manifest, parse_manifest
 
 VALID = """\
 schema = 1
@@ -196,3 +197,33 @@ def test_what_would_break_the_parser_is_an_error_of_the_file(content: bytes):
 def test_whatever_a_file_holds_the_error_is_one_of_manifests(content: bytes):
     with pytest.raises(ManifestError, match=r"^x:\d+: "):
         parse_manifest(content, "x")
+
+
+HEAD = b'schema = 1\n[plugin]\nname = "a"\nversion = "1"\napi = ">=1"\n'
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"".join(b"k%d = 1\n" % number for number in range(10_000)),
+        b"".join(b'[[component]]\nkind = "X"\n' for _ in range(3_000)),
+        b"a" + b".a" * 50_000 + b" = 1\n",
+        b"[a" + b".a" * 50_000 + b"]\n",
+        b"".join(b"k%d" % number + b".a" * 490 + b" = 1\n" for number in range(250)),
+        b'requires = ["a; ' + b"(" * 5_000 + b'"]\n',
+        b"#" * (MAX_BYTES + 1),
+    ],
+    ids=["many keys", "many rows", "deep key", "deep table", "many deep keys", "deep requirement", "large"],
+)
+def test_a_hostile_manifest_is_refused_soon_and_in_few_words(rest: bytes):
+    begun = time.process_time()
+    with pytest.raises(ManifestError) as caught:
+        parse_manifest(HEAD + rest, "there")
+    assert time.process_time() - begun < 10
+    assert len(str(caught.value)) < 30_000
+
+
+def test_an_error_does_not_repeat_control_characters():
+    with pytest.raises(ManifestError, match="unknown key") as caught:
+        parse_manifest(HEAD + b'"\\u001b[2Jevil" = 1\n', "there")
+    assert "\x1b" not in str(caught.value)

@@ -24,6 +24,12 @@ _PART = re.compile(r"""[A-Za-z0-9_-]+|"(?:\\.|[^"\\])*"|'[^']*'""")
 _STRING = re.compile(r'"""(?:\\.|[^\\])*?"{3,5}|' + r"'''.*?'{3,5}|" + r'"(?:\\.|[^"\\\n])*"|' + r"'[^'\n]*'|#[^\n]*", re.DOTALL)
 
 
+_DEEPEST = 16
+"""No key that anybody looks for lies deeper; a key of a hundred thousand parts would fill the memory with its paths."""
+
+_LONGEST_NAME = 100
+
+
 def read_toml(content: bytes, source: str) -> tuple[str, dict[str, Any]]:
     """The text and the data of a TOML file.
 
@@ -43,9 +49,14 @@ def read_toml(content: bytes, source: str) -> tuple[str, dict[str, Any]]:
         raise ManifestError(f"{source}:{line}: isn't valid TOML: {error}.") from None
 
 
+def visible(text: str) -> str:
+    """``text``, or as Python writes it in quotes where it has characters that can't be seen: a stranger may have chosen it."""
+    return text if text.isprintable() else repr(text)
+
+
 def unknown_key(key: str, allowed: Sequence[str]) -> str:
     """What to say of a key that isn't known."""
-    near = difflib.get_close_matches(key, allowed, 1)
+    near = difflib.get_close_matches(key[:_LONGEST_NAME], allowed, 1)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     return f"unknown key. {hint}Known here: {', '.join(allowed)}"
 
@@ -80,7 +91,7 @@ def key_lines(text: str) -> dict[Key, int]:
             found.setdefault(table, number)
         elif key := _KEY.match(line):
             path = table
-            for part in _parts(key.group(1)):
+            for part in _parts(key.group(1))[: _DEEPEST - len(path)]:
                 path = (*path, part)
                 found.setdefault(path, number)
             open_until = _value_end(text, start + key.end())
@@ -92,7 +103,7 @@ def _line_starts(text: str) -> list[int]:
 
 
 def _parts(dotted: str) -> list[str]:
-    return [next(iter(tomllib.loads(f"{part} = 0"))) for part in _PART.findall(dotted)]
+    return [next(iter(tomllib.loads(f"{part} = 0"))) for part in _PART.findall(dotted)[:_DEEPEST]]
 
 
 def _table(dotted: str, is_array: bool, counts: dict[Key, int]) -> Key:

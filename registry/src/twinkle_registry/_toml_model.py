@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from twinkle_registry._toml import Key, key_lines, line_of, read_toml, unknown_key
+from twinkle_registry._toml import Key, key_lines, line_of, read_toml, unknown_key, visible
 from twinkle_registry.errors import ManifestError, PolicyError
 
 
@@ -20,6 +20,8 @@ class TomlModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+
+_MOST_ERRORS, _LONGEST_MESSAGE = 20, 400
 
 Model = TypeVar("Model", bound=TomlModel)
 
@@ -59,15 +61,16 @@ def parse_model(model: type[Model], content: bytes, source: str, *, required: Se
 
 
 def model_or_errors(model: type[Model], data: dict[str, Any]) -> Model | list[tuple[Key, str]]:
-    """The model that ``data`` holds; or everything that is wrong with it, each with its key."""
+    """The model that ``data`` holds; or what is wrong with it, each with its key, as much as anybody reads."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        return [(detail["loc"], _explain(model, detail)) for detail in error.errors()]
+        found = error.errors(include_url=False)
+        return [(detail["loc"], _shortened(_explain(model, detail))) for detail in found[:_MOST_ERRORS]]
 
 
 def at(source: str, text: str, key: Sequence[str | int], message: str) -> str:
-    """``message`` with file, line and key before it."""
+    """``message`` with file, line and key before it; what can't be seen in the key is made visible."""
     return f"{source}:{line_of(text, key)}: {_dotted(key)}: {message}."
 
 
@@ -77,7 +80,12 @@ def _dotted(key: Sequence[str | int]) -> str:
         if part == "[key]":  # how pydantic says that it is about the key before
             continue
         shown += f"[{part}]" if isinstance(part, int) else f".{part}" if shown else part
+    shown = visible(_shortened(shown))
     return shown or "(the whole file)"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[: _LONGEST_MESSAGE // 2]}...{text[-_LONGEST_MESSAGE // 2 :]}"
 
 
 def _explain(model: type[BaseModel], detail: Any) -> str:

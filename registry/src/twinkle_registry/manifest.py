@@ -21,6 +21,9 @@ from twinkle_registry.config_schema import value_error
 from twinkle_registry.errors import ManifestError
 
 SCHEMA = 1
+MAX_BYTES = 2**18
+"""No manifest is larger: our own largest is a fiftieth of it, and a stranger's is read before anybody allowed anything."""
+_MOST_DOTS = 500  # in a line; the time that tomllib takes for a dotted key grows with the square of its parts
 
 
 def _version(text: str) -> str:
@@ -42,7 +45,7 @@ def _specifiers(text: str) -> str:
 def _requirement(text: str) -> str:
     try:
         Requirement(text)
-    except InvalidRequirement:
+    except (InvalidRequirement, RecursionError):
         raise ValueError(f"{text!r} is no requirement; write one like 'torch>=2.6'") from None
     return text
 
@@ -163,8 +166,13 @@ def parse_manifest(content: bytes, source: str) -> Manifest:
     """Check a manifest's content; ``source`` is what errors call it.
 
     Raises:
-        ManifestError: as ``load_manifest``.
+        ManifestError: as ``load_manifest``; or it is larger than ``MAX_BYTES``.
     """
+    if len(content) > MAX_BYTES:
+        raise ManifestError(f"{source}:1: is {len(content):,} bytes, and no manifest is larger than {MAX_BYTES:,}.")
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if line.count(b".") > _MOST_DOTS:
+            raise ManifestError(f"{source}:{number}: has more than {_MOST_DOTS} dots in a line, and no manifest needs them.")
     text, data = read_toml(content, source)
     if "schema" in data and isinstance(data["schema"], int) and data["schema"] > SCHEMA:
         raise ManifestError(
