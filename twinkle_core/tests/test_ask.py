@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -125,6 +126,12 @@ def test_the_files_are_shown_before_anything_runs_and_a_yes_is_remembered(termin
     assert terminal.run(reference, typed="n\n") == Done("loaded 2\n", "", False)
     terminal.publish(gamma=3)
     assert "whoever was asked said no" in terminal.run(reference, typed="n\n").output
+
+
+def test_the_revision_is_what_was_asked_for_and_the_commit_what_it_stands_for(terminal: Terminal):
+    screen = terminal.run(terminal.publish(), typed="n\n").screen
+    assert re.search(r"revision +\(the default\)", screen)
+    assert re.search(r"commit +[0-9a-f]{64}", screen)
 
 
 def test_a_yes_to_the_owner_holds_for_what_comes_later(terminal: Terminal):

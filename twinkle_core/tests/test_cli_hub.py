@@ -103,6 +103,12 @@ def test_info_for_programs_holds_the_same(data, project):
     assert [(row["kind"], row["allowed"]) for row in found["decisions"]] == [("loss", False)]
 
 
+def test_info_doesnt_send_to_itself(data):
+    (row,) = data("info", "file://./focal")["decisions"]
+    assert "twinkle hub add file://./focal" in row["why"]
+    assert "twinkle hub info" not in row["why"]
+
+
 def test_info_tells_what_allows_a_component(data, twinkle):
     twinkle("add", "file://./focal")
     (row,) = data("info", "file://./focal")["decisions"]

@@ -264,3 +264,9 @@ def test_refresh_without_a_policy_or_a_list_says_what_is_missing(command, policy
     assert "There is no policy: set TWINKLE_POLICY" in command("policy", "refresh")[2]
     policy("")
     assert "has no [revocations]" in command("policy", "refresh")[2]
+
+
+def test_explain_of_a_name_that_nothing_has_says_so(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        run(["policy", "explain", "NoSuchThing"])
+    assert "No plugin has a component named 'NoSuchThing'" in capsys.readouterr().err

@@ -3,8 +3,9 @@
 import functools
 import json
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,7 @@ class Installation:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
     here = Installation(tmp_path)
     monkeypatch.syspath_prepend(str(here.site))
     for name, value in {"TWINKLE_HOME": str(here.home), "COLUMNS": "250", "NO_COLOR": "1", "TWINKLE_POLICY": ""}.items():
@@ -117,7 +118,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
 
     for module in (twinkle.component, twinkle.cli.plugins, twinkle.cli.doctor, twinkle.cli.trace):
         monkeypatch.setattr(module, "default_registry", registry)
-    return here
+    yield here
+    for name, module in list(sys.modules.items()):  # what the doctor imported must not stand in for the real plugin of that name
+        if (getattr(module, "__file__", None) or "").startswith(str(here.site)):
+            del sys.modules[name]
 
 
 @pytest.fixture
@@ -354,3 +358,28 @@ def test_trace_of_a_wrong_name_says_what_was_meant(here: Installation, capsys: p
     here.install("twinkle-plugin-f9", "F9Loss")
     assert command("plugins", "trace", "F9Los") == 1
     assert "Did you mean 'F9Loss'?" in capsys.readouterr().err
+
+
+def test_trace_of_everything_leaves_no_path_cut_off(here: Installation, capsys: pytest.CaptureFixture[str], monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    here.install("twinkle-plugin-with-a-name-that-is-long", "ALossWithANameThatIsLongerThanItsColumn")
+    assert command("plugins", "trace") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "…" not in "".join(lines)
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_policy_that_isnt_valid_is_an_error(here: Installation, found, monkeypatch: pytest.MonkeyPatch):
+    policy = here.project / "policy.toml"
+    policy.write_text('schema = 1\ndefalt = "deny"\n')
+    monkeypatch.setenv("TWINKLE_POLICY", str(policy))
+    row = found("defalt")
+    assert (row.status, row.subject) == ("error", "policy")
+    assert row.message.endswith(f"twinkle policy check {policy}")
+
+
+def test_a_list_of_revoked_digests_that_was_never_fetched_is_an_error(here: Installation, found, monkeypatch: pytest.MonkeyPatch):
+    policy = here.project / "policy.toml"
+    policy.write_text(f'schema = 1\n[revocations]\nsource = "revoked"\npublic_key = "ed25519:{"A" * 43}="\n')
+    monkeypatch.setenv("TWINKLE_POLICY", str(policy))
+    assert found("nothing from hubs is loaded").message.endswith("Run: twinkle policy refresh")

@@ -310,7 +310,6 @@ class HubLoading:
             request,
             entry=component.entry,
             repository=fetched.repository,
-            revision=fetched.commit or hub.revision,
             commit=fetched.commit,
             digest=fetched.digest,
             needs=tuple(component.plugin.requires) if component.plugin else (),

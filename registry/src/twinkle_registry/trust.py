@@ -40,7 +40,7 @@ class LoadRequest:
         package: the installed package; ``None`` for a hub.
         repository: the repository on a hub, with its scheme: the one that the files came from, or will come from. For files in
             the store of which nobody knows that it is ``sha256:<digest>``; ``None`` for an installed plugin.
-        revision: the revision that was asked for, or the commit once it is known.
+        revision: the revision that was asked for; ``None`` for the default. Where only the digest was asked for, the commit.
         digest: the SHA-256 (64 hex digits) of the repository's files, once they have arrived.
         commit: the commit that the files are of, once it is known.
         needs: the packages that the manifest says it needs.

@@ -62,6 +62,7 @@ def examine() -> list[Finding]:
         doctor_cache.home,
         doctor_cache.store,
         doctor_cache.lock,
+        _decisions,
         _plugin_checks,
     )
     found: list[Finding] = []
@@ -71,6 +72,26 @@ def examine() -> list[Finding]:
         except Exception as error:  # a doctor that dies of what it should find is no doctor
             found.append(Finding("error", check.__name__.strip("_"), f"the check itself failed: {type(error).__name__}: {error}"))
     return found
+
+
+def _decisions() -> Iterator[Finding]:
+    """What says whether code from hubs may be loaded: where it can't be read, none is."""
+    from twinkle_hub.settings import Settings
+    from twinkle_registry.errors import PolicyError
+    from twinkle_registry.policies import Policies, policy_file
+
+    file = policy_file()
+    try:
+        policies = Policies.current(Settings.from_environment().home)
+        policies.user.rules()
+    except PolicyError as error:
+        check = f"twinkle policy check {file}" if file else "twinkle hub trust REF"
+        yield Finding("error", "policy", f"{error} Until it is mended, nothing from hubs is loaded. Then run: {check}")
+        return
+    if missing := policies.revoked(None):
+        yield Finding("error", "policy", f"nothing from hubs is loaded: {missing}")
+    else:
+        yield Finding("ok", "policy", f"{file or 'no operator has one'}; where no rule speaks: {policies.default}")
 
 
 def _python() -> Iterator[Finding]:

@@ -138,11 +138,11 @@ def lock_command(
         console.print(f"  {_safe(move.before.commit)} -> {_safe(move.after.commit)}", soft_wrap=True)
         if not same and move.table == "component":
             console.print(f"  See what changed: twinkle hub diff {_safe(move.before.reference)}", soft_wrap=True)
-    console.print(f"{len(moved)} of {len(moves)} entries have moved.", end=" ")
-    if moved:
-        console.print(f"Written to {_safe(str(lock.file))}." if update else "Write it: twinkle hub lock --update", soft_wrap=True)
+    what_now = f" Written to {_safe(str(lock.file))}." if update else " Write it: twinkle hub lock --update"
+    if moves:
+        console.print(f"{len(moved)} of {len(moves)} entries have moved.{what_now if moved else ''}", soft_wrap=True)
     else:
-        console.print()
+        _say_empty(console, lock)
 
 
 @app.command("sync")
@@ -302,7 +302,8 @@ def _decisions(registry: Registry, inspection: Inspection) -> list[dict[str, Any
         try:
             found.append({"kind": kind, "allowed": True, "why": registry.authorize(request).reason})
         except TrustError as error:
-            found.append({"kind": kind, "allowed": False, "why": str(error)})
+            look = f" See what is in it: twinkle hub info {inspection.reference}."  # they do, right now
+            found.append({"kind": kind, "allowed": False, "why": str(error).replace(look, "")})
     return found
 
 
@@ -351,9 +352,13 @@ def _report(lock: LockFile, checked: Sequence[Checked], as_json: bool) -> None:
             color = _COLORS.get(row.state, "red")
             console.print(f"[{color}]{row.state}[/] {row.table} {_safe(row.reference)}: {_safe(row.message)}", soft_wrap=True)
         if not checked:
-            console.print(f"{_safe(str(lock.file))} pins nothing. Pin something: twinkle hub add REF", soft_wrap=True)
+            _say_empty(console, lock)
     if wrong:
         raise typer.Exit(1)
+
+
+def _say_empty(console: Console, lock: LockFile) -> None:
+    console.print(f"{_safe(str(lock.file))} pins nothing. Pin something: twinkle hub add REF", soft_wrap=True)
 
 
 def _row(entry: LockedComponent | LockedRepository) -> dict[str, Any]:

@@ -137,8 +137,11 @@ def _may_be_allowed(policies: Policies, request: LoadRequest) -> bool:
 
 def _request(registry: Registry, reference: str, kind: str | None) -> LoadRequest:
     """The request that loading ``reference`` would make, as far as it is known without asking a hub."""
+    from twinkle.cli.trace import kinds_of
     from twinkle_registry.trust import LoadRequest
 
+    if kind is None and "://" not in registry.project.alias.get(reference, reference):
+        kind = kinds_of(reference)[0]  # of what is installed it is known
     resolved = registry.find(kind or UNKNOWN_KIND, reference)
     if resolved.hub is None:
         label = resolved.component.label if resolved.component else None

@@ -318,7 +318,9 @@ def _show_environment(rows: list[dict[str, str]], as_json: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*(rows[0] if rows else ("kind", "name", "from")), box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in rows[0] if rows else ("kind", "name", "from"):
+        table.add_column(column, overflow="fold")  # half a path is none
     for row in rows:
         table.add_row(*map(escape, row.values()))
     Console(highlight=False).print(table)
