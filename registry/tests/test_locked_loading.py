@@ -17,6 +17,7 @@ from twinkle_hub.errors import HubError, NotCachedError
 from twinkle_hub.local import FileHub
 from twinkle_registry.errors import PluginLoadError, TrustError
 from twinkle_registry.lock import LOCK, LockedComponent, LockFile
+from twinkle_registry.locking import Pins
 from twinkle_registry.project import Project
 from twinkle_registry.registry import Registry
 from twinkle_registry.store import ComponentStore, component_files
@@ -329,3 +330,23 @@ def test_an_instance_reaches_a_spawned_process_under_the_same_lock(write, home: 
     environment = {**os.environ, "TWINKLE_HOME": str(home)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
     assert done.stdout.strip() == "1", done.stderr
+
+
+def test_a_lock_of_another_user_pins_and_permits_nothing(
+    far: Publisher, new_process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    far.publish("acme/focal", 1, "v1")
+    entry = Pins(new_process(), ComponentStore(tmp_path / "home")).component(REFERENCE)[0]
+    LockFile(tmp_path / LOCK).with_component(entry).save()
+    me = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    monkeypatch.setattr(os, "fstat", lambda number, there=os.fstat: _as_if_of(there(number), me + 2))
+    with pytest.raises(TrustError, match="nothing allows it"):
+        new_process().load("loss", REFERENCE)
+    assert new_process().lock.component(REFERENCE) == entry
+    assert "belongs to another user" in caplog.text
+    assert not far.mark.exists()
+
+
+def _as_if_of(found: os.stat_result, owner: int) -> os.stat_result:
+    return os.stat_result((*found[:4], owner, *found[5:10]))

@@ -6,6 +6,7 @@ nothing of fetching; to look into files that have arrived is the caller's ``exam
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from twinkle_registry.lock import LockFile
     from twinkle_registry.policies import Policies
     from twinkle_registry.policy import Policy
+
+_logger = logging.getLogger(__name__)
 
 READ_AGAIN_S = 0.05
 """How long the operator's policy and the revocations hold before they are read again: reading takes up to a millisecond."""
@@ -52,6 +55,7 @@ class LoadRules:
         self._asker = asker
         self._capabilities: dict[str, tuple[str, ...]] = {}
         self._refused: set[str] = set()
+        self._warned_of_lock = False
         self._policies: tuple[float, str | None, Policies] | None = None
 
     def examined(self, request: LoadRequest) -> LoadRequest:
@@ -78,7 +82,11 @@ class LoadRules:
 
     def locked(self, request: LoadRequest) -> bool:
         """Whether the project's lock holds these very files: the same bytes are the same code, wherever they lie."""
-        return request.digest is not None and self._lock().by_digest(request.digest) is not None
+        lock = self._lock()
+        if lock.foreign and not self._warned_of_lock:
+            self._warned_of_lock = True
+            _logger.warning("%s belongs to another user: what it pins isn't allowed for that alone.", lock.file)
+        return request.digest is not None and lock.by_digest(request.digest) is not None
 
     def user(self, request: LoadRequest) -> Opinion | None:
         """What the user decided before."""

@@ -7,9 +7,10 @@ beside the project's ``twinkle.toml`` and is meant to be committed and reviewed.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,12 +92,15 @@ class LockFile:
         components: repositories of components.
         models: base models and adapters.
         datasets: data sets.
+        foreign: the file belongs to another user. Its pins hold, but they are nobody's permission to execute anything: a lock is
+            found by the working folder, and that may be one where others write (``/tmp``).
     """
 
     file: Path
     components: tuple[LockedComponent, ...] = ()
     models: tuple[LockedRepository, ...] = ()
     datasets: tuple[LockedRepository, ...] = ()
+    foreign: bool = field(default=False, compare=False)
 
     @classmethod
     def read(cls, file: Path) -> LockFile:
@@ -107,12 +111,13 @@ class LockFile:
         """
         file = file.absolute()
         try:
-            content = file.read_bytes()
+            with file.open("rb") as stream:
+                content, foreign = stream.read(), _is_foreign(os.fstat(stream.fileno()).st_uid)
         except FileNotFoundError:
             return cls(file)
         except OSError as error:
             raise LockError(f"{file}: can't be read: {error.strerror or error}.") from None
-        return _parsed(file, content)
+        return replace(_parsed(file, content), foreign=foreign)
 
     def component(self, reference: str) -> LockedComponent | None:
         """The pin of a component's repository.
@@ -127,8 +132,8 @@ class LockFile:
         return self._components.get(str(asked))
 
     def by_digest(self, digest: str) -> LockedComponent | None:
-        """The first entry with that digest (64 hex digits)."""
-        return next((entry for entry in self.components if entry.digest == digest), None)
+        """The first entry with that digest (64 hex digits): these files may be executed. In a foreign lock, none."""
+        return None if self.foreign else next((entry for entry in self.components if entry.digest == digest), None)
 
     def repository(self, reference: str, repo_type: RepoType) -> LockedRepository | None:
         """The pin of a model or a data set, as it is asked for or by its commit; ``owner/name`` alone is Hugging Face's.
@@ -186,7 +191,6 @@ class LockFile:
         Raises:
             LockError: it can't be written.
         """
-        import os
         import tempfile
 
         try:
@@ -304,6 +308,16 @@ def _parsed(file: Path, content: bytes) -> LockFile:
     for table, entries in (("component", components), ("model", models), ("dataset", datasets)):
         reader.unique(table, entries)
     return LockFile(file, _by_reference(components), _by_reference(models), _by_reference(datasets))
+
+
+def _is_foreign(owner: int) -> bool:
+    """Whether the user with the number ``owner`` is neither this process's, nor who called ``sudo``, nor root."""
+    if not hasattr(os, "geteuid"):
+        return False
+    own = {"0", str(os.geteuid())}
+    if os.geteuid() == 0:
+        own.add(os.environ.get("SUDO_UID", "0"))
+    return str(owner) not in own
 
 
 _MEND = "If it was merged by hand, take one side and run: twinkle hub add REF"

@@ -131,4 +131,5 @@ def policy_file(environment: Mapping[str, str] | None = None) -> Path | None:
     named = (os.environ if environment is None else environment).get(VARIABLE, "").strip()
     if named:
         return Path(named).expanduser().absolute()
-    return SYSTEM_FILE if SYSTEM_FILE.exists() else None
+    # A link to a file that isn't there (a share that isn't mounted) is a policy that can't be read, not none.
+    return SYSTEM_FILE if os.path.lexists(SYSTEM_FILE) else None
