@@ -191,7 +191,7 @@ class Registry:
             return known[1]
         if (seen := self._hub_references.get((kind, reference))) is not None:
             return self._load_from_hub(seen).found
-        index = self._read()
+        index = self._recent() if "://" in reference else self._read()
         resolved = self._find(kind, reference, lambda: index)
         if resolved.hub is not None:
             loaded = self._load_from_hub(resolved)
@@ -319,6 +319,9 @@ class Registry:
         )
 
     def _denial(self, request: LoadRequest) -> str | None:
+        """Why a plugin denies it; one that was installed just now is asked ``LOOK_AGAIN_S`` later, as ``load`` says."""
+        if "twinkle_check_load" not in self._recent().hook_names:
+            return None
         for plugin, reason, error in self.hooks.results("twinkle_check_load", request=request):
             if isinstance(error, TrustError):
                 return f"{plugin.label} denies it: {error}"
@@ -377,7 +380,8 @@ class Registry:
         return reference
 
     def _announce(self, request: LoadRequest, found: Any) -> None:
-        self.hooks.call("twinkle_component_loaded", request=request, component=found)
+        if "twinkle_component_loaded" in self._recent().hook_names:
+            self.hooks.call("twinkle_component_loaded", request=request, component=found)
 
     def _check_requirements(self, plugin: PluginRow) -> None:
         key = (plugin.distribution, plugin.version, plugin.location)
