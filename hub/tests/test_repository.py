@@ -95,3 +95,9 @@ def test_reading_what_was_written_gives_the_same_reference(scheme, owner, name, 
 def test_reading_what_was_written_gives_the_same_path(parts, revision):
     reference = RepoRef("file", "/" + "/".join(parts), revision)
     assert RepoRef.parse(str(reference)) == reference
+
+
+@pytest.mark.parametrize("text", ["file:///srv/ok%20", "file:///srv/ok%09@v1", "file:///srv/ok%C2%A0", "file:///srv/a%40b%23"])
+def test_a_folder_is_not_taken_for_one_without_the_white_space_at_its_end(text: str):
+    found = RepoRef.parse(text)
+    assert RepoRef.parse(str(found)) == found

@@ -227,3 +227,9 @@ def test_an_error_does_not_repeat_control_characters():
     with pytest.raises(ManifestError, match="unknown key") as caught:
         parse_manifest(HEAD + b'"\\u001b[2Jevil" = 1\n', "there")
     assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a @ https://there/$(id)", "a @ file:///tmp/a", "a; python_version < '\\u001b[2J'"])
+def test_a_requirement_names_no_address_and_hides_nothing(text: str):
+    with pytest.raises(ManifestError, match=r"requires\[0\]: .*like 'torch>=2.6'"):
+        parse_manifest(HEAD + f'requires = ["{text}"]\n'.encode(), "there")

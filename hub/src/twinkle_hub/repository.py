@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from twinkle_hub.errors import HubError
 
@@ -74,6 +74,8 @@ class RepoRef:
 
     def __str__(self) -> str:
         parent, slash, last = self.repo_id.replace("%", "%25").replace("#", "%23").rpartition("/")
+        bare = last.rstrip()
+        last = bare + quote(last[len(bare) :])  # parsing takes white space at the end for none of the name
         return f"{self.scheme}://{parent}{slash}{last.replace('@', '%40')}" + ("" if self.revision is None else f"@{self.revision}")
 
 

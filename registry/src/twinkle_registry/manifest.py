@@ -44,9 +44,11 @@ def _specifiers(text: str) -> str:
 
 def _requirement(text: str) -> str:
     try:
-        Requirement(text)
+        address = Requirement(text).url
     except (InvalidRequirement, RecursionError):
         raise ValueError(f"{text!r} is no requirement; write one like 'torch>=2.6'") from None
+    if address is not None or not text.isprintable():  # it is shown, and in a command: nobody shall install what a stranger hosts
+        raise ValueError(f"{text!r} has an address or characters that can't be seen; write a name and versions, like 'torch>=2.6'")
     return text
 
 

@@ -5,6 +5,7 @@ Asked before a plugin is loaded; nothing is ever installed for it. Knows nothing
 
 from __future__ import annotations
 
+import shlex
 from importlib.metadata import PackageNotFoundError, version
 
 from packaging.requirements import Requirement
@@ -32,8 +33,13 @@ def check_requirements(plugin: PluginRow) -> None:
     missing = {text: installed for text in plugin.requires if (installed := _unmet(text)) is not None}
     if missing:
         details = "; ".join(f"{text} ({installed})" for text, installed in missing.items())
-        command = " ".join(f'"{text}"' for text in missing)
+        command = " ".join(map(_quoted, missing))
         raise PluginLoadError(f"{plugin.label} needs {details}. Install what it needs: pip install {command}")
+
+
+def _quoted(text: str) -> str:
+    """``text`` for a command line; a stranger wrote it, and somebody will paste it."""
+    return shlex.quote(text) if any(character in text for character in "\"'$`\\") else f'"{text}"'  # these, Windows takes, too
 
 
 def _unmet(text: str) -> str | None:

@@ -35,7 +35,12 @@ class _WarningHandler(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(f"[yellow]Warning:[/] {escape(record.getMessage())}", soft_wrap=True, highlight=False)
+        self._console.print(f"[yellow]Warning:[/] {escape(_visible(record.getMessage()))}", soft_wrap=True, highlight=False)
+
+
+def _visible(text: str) -> str:
+    """``text`` whose control characters are shown as Python writes them: messages repeat what repositories say."""
+    return "".join(character if character in "\n\t" or character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def _show_version(wanted: bool) -> None:
@@ -101,7 +106,7 @@ def run(arguments: list[str] | None = None) -> None:
         app(arguments, prog_name="twinkle")
     except TwinkleError as error:
         console.print("[red]Error:[/] ", end="")
-        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        console.print(_visible(str(error)), markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
     finally:
         logging.getLogger("twinkle_registry").removeHandler(handler)
