@@ -10,12 +10,11 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
-from types import ModuleType
-from typing import Any
+from types import CodeType, ModuleType
 
 from twinkle_registry.errors import PluginLoadError, TrustError
 from twinkle_registry.store import StoredRepository
@@ -99,9 +98,9 @@ class _Loader(SourceFileLoader):
             raise FileNotFoundError(path)
         return self._source
 
-    def path_stats(self, path: str) -> Mapping[str, Any]:
-        """Fails, which says that there is nothing to compare a compiled file with: none is read, and none is written."""
-        raise FileNotFoundError(path)
+    def get_code(self, fullname: str) -> CodeType:
+        """The compiled source. No compiled file is looked for, and none is written."""
+        return self.source_to_code(self._source, self.path)
 
 
 def install_finder(stored: Stored) -> HubFinder:
