@@ -122,7 +122,7 @@ def test_info_shows_control_characters_instead_of_obeying_them(twinkle, project)
     text = twinkle("info", "file://./focal")
     assert "\x1b" not in text
     assert "\u202e" not in text
-    assert "nice<001b>[2K<202e> [red]loss" in text
+    assert r"nice\x1b[2K\u202e [red]loss" in text
 
 
 def test_what_is_installed_is_no_repository(twinkle):

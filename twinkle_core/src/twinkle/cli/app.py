@@ -18,6 +18,7 @@ from rich.markup import escape
 from twinkle import __version__
 from twinkle.cli import hub, plugins, policy
 from twinkle.cli import run as run_commands
+from twinkle.cli.text import visible
 from twinkle.errors import TwinkleError
 
 BUILT_IN = frozenset({"hub", "plugins", "policy", "run"})
@@ -35,12 +36,7 @@ class _WarningHandler(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(f"[yellow]Warning:[/] {escape(_visible(record.getMessage()))}", soft_wrap=True, highlight=False)
-
-
-def _visible(text: str) -> str:
-    """``text`` whose control characters are shown as Python writes them: messages repeat what repositories say."""
-    return "".join(character if character in "\n\t" or character.isprintable() else ascii(character)[1:-1] for character in text)
+        self._console.print(f"[yellow]Warning:[/] {escape(visible(record.getMessage()))}", soft_wrap=True, highlight=False)
 
 
 def _show_version(wanted: bool) -> None:
@@ -106,7 +102,7 @@ def run(arguments: list[str] | None = None) -> None:
         app(arguments, prog_name="twinkle")
     except TwinkleError as error:
         console.print("[red]Error:[/] ", end="")
-        console.print(_visible(str(error)), markup=False, highlight=False, soft_wrap=True)
+        console.print(visible(str(error)), markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
     finally:
         logging.getLogger("twinkle_registry").removeHandler(handler)

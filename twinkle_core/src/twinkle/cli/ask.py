@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from twinkle.cli.text import visible
 from twinkle_hub.settings import is_set
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def ask(inspection: Inspection) -> Answer:
     console.print("  d  yes, exactly these files, and no others")
     if inspection.owner is not None:
         choices["o"] = "owner"
-        console.print(f"  o  yes, and {_plain(owner)}")
+        console.print(f"  o  yes, and {visible(owner)}")
     console.print("  n  no")
     while True:
         console.print(f"[{'/'.join(sorted(choices))}] ", end="")
@@ -72,7 +73,7 @@ def ask(inspection: Inspection) -> Answer:
 def show(inspection: Inspection, console: Console) -> None:
     """Print what is known of a repository: whose it is, its files, what it needs and what the scan found."""
     console.print(
-        f"{_plain(inspection.reference)} is code from a hub, and nothing says yet whether it may run here.\n", style="bold"
+        f"{visible(inspection.reference)} is code from a hub, and nothing says yet whether it may run here.\n", style="bold"
     )
     rows = {
         "owner": inspection.owner or "unknown",
@@ -85,12 +86,12 @@ def show(inspection: Inspection, console: Console) -> None:
         "needs": ", ".join(inspection.needs) or "nothing declared",
     }
     for name, value in rows.items():
-        console.print(f"  {name:<11}{_plain(value)}", soft_wrap=True)
+        console.print(f"  {name:<11}{visible(value)}", soft_wrap=True)
     total = sum(size for _, size in inspection.files)
     console.print(f"\n  {len(inspection.files)} files, {total:,} bytes:")
     _list(console, (f"{size:>10,}  {path}" for path, size in inspection.files), len(inspection.files))
     if inspection.problem:
-        console.print(f"\n  its manifest can't be read: {_plain(inspection.problem)}", soft_wrap=True)
+        console.print(f"\n  its manifest can't be read: {visible(inspection.problem)}", soft_wrap=True)
     console.print(f"\n  A static scan found {len(inspection.findings) or 'nothing'}{_can(inspection.capabilities)}")
     _list(console, (f"{row.file}:{row.line}: {row.message}" for row in inspection.findings), len(inspection.findings))
     console.print("  A scan is a lint: it proves nothing. Read what you don't know.")
@@ -113,9 +114,4 @@ def _list(console: Console, lines: Iterable[str], count: int) -> None:
         if number == _SHOWN:
             console.print(f"    … and {count - _SHOWN} more: twinkle hub info shows all")
             break
-        console.print(f"    {_plain(line)}", soft_wrap=True)
-
-
-def _plain(text: str) -> str:
-    """``text`` without what would move the cursor or recolour the terminal: names come from strangers."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+        console.print(f"    {visible(line)}", soft_wrap=True)

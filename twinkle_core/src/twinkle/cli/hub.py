@@ -15,6 +15,7 @@ import typer
 
 from twinkle.cli.hub_store import gc
 from twinkle.cli.hub_trust import revoke, trust
+from twinkle.cli.text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -374,19 +375,10 @@ def _console() -> Console:
 
 
 def _safe(text: str) -> str:
-    """``text`` for a console: its markup is no markup, its control characters and its changes of direction are shown as codes."""
-    import unicodedata
-
+    """``text`` of a stranger for a console: its markup is no markup, and its control characters are shown."""
     from rich.markup import escape
 
-    shown = "".join(
-        character if character == "\t" or unicodedata.category(character) not in _INVISIBLE else f"<{ord(character):04x}>"
-        for character in text
-    )
-    return escape(shown)
-
-
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+    return escape(visible(text))
 
 
 def _print_json(value: Any) -> None:
