@@ -76,7 +76,8 @@ def writing(root: Path, *, private: bool) -> Iterator[SnapshotWriter]:
     """
     from filelock import FileLock
 
-    if root.exists() and not (root / "refs").is_dir() and any(root.iterdir()):
+    # Another writer may be making it right now: its lock comes first, then refs/.
+    if root.exists() and any(path.name != ".lock" for path in root.iterdir()) and not (root / "refs").is_dir():
         raise HubError(
             f"{root} is a plain folder with files, not a repository with revisions (refs/ and snapshots/). "
             f"Publish to another folder."
