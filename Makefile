@@ -62,9 +62,9 @@ format: dev ## Format and mend what can be mended by itself
 
 bench: dev ## Run every benchmark; each prints ratios, both sides measured in one run
 	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/sft_step.py
+	$(BIN)/python benchmarks/load.py
 
 docs: dev ## Execute every snippet in README and docs
 	$(BIN)/python -m pytest tests/test_docs.py
