@@ -135,7 +135,7 @@ class TestRedirects:
         other.blobs["m"] = b"{}"
         place = self.url(other).format(sha256="m")
         remote.server.faults.append(Fault("api/", status=302, headers={"Location": place}))
-        with pytest.raises(Exception):  # noqa: B017 - whatever it makes of the other host's answer
+        with pytest.raises(HubError):
             remote.hub(token="sekret-a1b2c3").resolve("acme/m")
         assert not any("sekret" in str(request) for request in other.requests)
 

@@ -179,7 +179,7 @@ def test_a_distribution_in_two_folders_of_the_path_is_shadowed(
     here.install("twinkle-plugin-e8", "E8Loss")
     older = tmp_path / "older"
     here.install("twinkle-plugin-e8", "E8Loss", version="0.9.0", site=older)
-    monkeypatch.setattr("sys.path", [*__import__("sys").path, str(older)])
+    monkeypatch.setattr("sys.path", [*sys.path, str(older)])
     row = found("never used")
     assert row.subject == "twinkle-plugin-e8"
     assert "0.9.0" in row.message

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -95,7 +96,7 @@ def file_reply(content: bytes, request: Request, headers: Mapping[str, str]) -> 
     return Reply(206, content[start : end + 1], {**headers, "Content-Range": f"bytes {start}-{end}/{len(content)}"})
 
 
-class LoopbackServer:
+class LoopbackServer(ABC):
     """Serves ``repositories`` while its ``with`` block runs.
 
     Args:
@@ -125,9 +126,9 @@ class LoopbackServer:
         """The URL to give to a client."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
+    @abstractmethod
     def answer(self, request: Request) -> Reply:
         """The right answer to ``request``; subclasses speak their protocol here."""
-        raise NotImplementedError
 
     def may_read(self, repository: Repository, request: Request) -> bool:
         """Whether the sender of ``request`` may read ``repository``."""

@@ -45,6 +45,7 @@ class ForwardPass:
         if needs.per_label and labels is None:
             raise DataError("These rows have no labels, so there is nothing to give log-probabilities of. Encode them with labels.")
         self._check(batch)
+        # The names are those of the TypedDict, which mypy only believes of literals.
         inputs: dict[str, Any] = {name: batch[name] for name in _MODEL_INPUTS if batch.get(name) is not None}  # type: ignore[literal-required]
         with self.precision.context():
             if needs.logits or not self._head_splits():
@@ -129,4 +130,5 @@ def _spread(scores: LabelScores, index: Tensor, labels: Tensor) -> ModelOutput:
 
 def detached(output: ModelOutput) -> ModelOutput:
     """The same without the graph."""
+    # Each value is what it was, without its graph; mypy can't see that through a comprehension.
     return ModelOutput(**{name: value.detach() if isinstance(value, Tensor) else value for name, value in output.items()})  # type: ignore[typeddict-item]

@@ -89,6 +89,7 @@ class Passes:
             cut = len(pieces.parts) > 1
             joined = pieces.join([self._forward(batch, needs, None, temperature, cut=cut) for batch, _ in pieces.parts])
         state.eval_pass = state.last_pass = Pending(pieces.whole, joined, loss_kwargs)
+        # The names are those of the TypedDict: ``asked`` refused any other.
         return ModelOutput(**{name: joined[name] for name in names})  # type: ignore[literal-required,typeddict-item]
 
     def train_backward(
